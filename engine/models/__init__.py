@@ -1,0 +1,85 @@
+"""Builds the networks of `engine.networks`. Below 128 px FADRM's small forms, from there torchvision's, unmodified.
+
+N images, C channels, H W pixels, K classes. Every network averages its last map, so any resolution of a form works.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from engine.models.convnet import ConvNet
+from engine.models.densenet import DenseNet
+from engine.models.mobilenet import MobileNetV2
+from engine.models.resnet import BasicBlock, Bottleneck, ResNet
+from engine.models.shufflenet import ShuffleNetV2
+from engine.networks import NETWORKS, SMALL_BELOW_PX
+
+SMALL: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": partial(ResNet, BasicBlock, blocks=(2, 2, 2, 2)),
+    "resnet50": partial(ResNet, Bottleneck, blocks=(3, 4, 6, 3)),
+    "resnet101": partial(ResNet, Bottleneck, blocks=(3, 4, 23, 3)),
+    "densenet121": DenseNet,
+    "mobilenet_v2": MobileNetV2,
+    "shufflenet_v2_x0_5": partial(ShuffleNetV2, widths=(48, 96, 192, 1024)),
+    "shufflenet_v2_x1_0": partial(ShuffleNetV2, widths=(116, 232, 464, 1024)),
+    "convnet3": partial(ConvNet, depth=3),
+    "convnet4": partial(ConvNet, depth=4),
+    "convnet3_w32": partial(ConvNet, depth=3, width=32),
+}
+
+
+def build(name: str, *, num_classes: int, resolution: int, channels: int = 3, seed: int | None = None) -> nn.Module:
+    """A network with fresh weights, on the CPU: images (N, C, H, W) of about `resolution` px -> logits (N, K).
+
+    The weights are drawn from `seed` alone; without one, from torch's own stream.
+    Raises ValueError when there is no such network, or none for that resolution.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"{name!r} is no network this engine knows: choose one of {', '.join(sorted(NETWORKS))}")
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        if resolution < SMALL_BELOW_PX:
+            return SMALL[name](num_classes=num_classes, channels=channels)
+        return _large(name, num_classes=num_classes, channels=channels)
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """The same model, ready to teach: eval mode, and no gradient of its weights is ever computed."""
+    return model.eval().requires_grad_(False)
+
+
+def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state as users bring it, under the keys of our small forms.
+
+    FADRM's files have our keys already. RDED, DELT and DD-Ranking keep torchvision's (`fc`, `downsample`), and any of
+    them may carry the prefix that DataParallel leaves.
+    """
+    renamed = {}
+    for key, value in state.items():
+        key = key.removeprefix("module.").replace(".downsample.", ".shortcut.")
+        renamed["linear." + key.removeprefix("fc.") if key.startswith("fc.") else key] = value
+    return renamed
+
+
+def _large(name: str, *, num_classes: int, channels: int) -> nn.Module:
+    if NETWORKS[name].small_only:
+        raise ValueError(f"{name} exists below {SMALL_BELOW_PX} px only: choose a network of torchvision's")
+    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    if channels != 3:
+        _replace_stem(model, channels)
+    return model
+
+
+def _replace_stem(model: nn.Module, channels: int) -> None:
+    """Give the first convolution another number of input channels."""
+    name, stem = next((name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d))
+    parent, _, attribute = name.rpartition(".")
+    height, width = stem.kernel_size
+    fresh = nn.Conv2d(
+        channels, stem.out_channels, (height, width), (stem.stride[0], stem.stride[1]), stem.padding, bias=False
+    )
+    setattr(model.get_submodule(parent), attribute, fresh)

@@ -1,0 +1,58 @@
+"""Facts about the networks that can teach and learn. Torch-free: planning and forms read it; a test holds it to the networks.
+
+An operation is half a multiply-add: one multiply-add counts 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SMALL_BELOW_PX = 128  # below this side a network takes its small form: 3x3 stem of stride 1, no max pooling
+SMALL_PX, LARGE_PX = 32, 224  # the sides that the facts are given for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What is known of a network without building it."""
+
+    name: str
+    title: str
+    batch_norm: bool = True
+    small_gflop: float  # one forward pass of one image of 32 px, 10 classes, small form
+    large_gflop: float | None  # the same at 224 px, torchvision's form; None where there is none
+    parameters_m: float  # millions, small form with 10 classes
+
+    @property
+    def small_only(self) -> bool:
+        """Whether it exists below 128 px only."""
+        return self.large_gflop is None
+
+
+NETWORKS: dict[str, Network] = {
+    network.name: network
+    for network in (
+        Network(name="resnet18", title="ResNet-18", small_gflop=1.111, large_gflop=3.627, parameters_m=11.17),
+        Network(name="resnet50", title="ResNet-50", small_gflop=2.596, large_gflop=8.174, parameters_m=23.52),
+        Network(name="resnet101", title="ResNet-101", small_gflop=5.02, large_gflop=15.6, parameters_m=42.51),
+        Network(name="densenet121", title="DenseNet-121", small_gflop=1.777, large_gflop=5.666, parameters_m=6.956),
+        Network(name="mobilenet_v2", title="MobileNetV2", small_gflop=0.1823, large_gflop=0.599, parameters_m=2.297),
+        Network(name="shufflenet_v2_x0_5", title="ShuffleNetV2 x0.5", small_gflop=0.0218, large_gflop=0.07893, parameters_m=0.352),
+        Network(name="shufflenet_v2_x1_0", title="ShuffleNetV2 x1.0", small_gflop=0.09, large_gflop=0.2878, parameters_m=1.264),
+        Network(name="convnet3", title="ConvNet, 3 layers", small_gflop=0.1015, large_gflop=None, parameters_m=0.3008),
+        Network(name="convnet4", title="ConvNet, 4 layers", small_gflop=0.1062, large_gflop=None, parameters_m=0.4486),
+        Network(name="convnet3_w32", title="ConvNet, 3 layers, width 32", small_gflop=0.007668, large_gflop=None, parameters_m=0.01991),
+    )
+}
+
+
+def forward_flop(name: str, resolution: int) -> float:
+    """Operations of one forward pass of one image of resolution x resolution px: proportional to its pixels.
+
+    Raises ValueError when the network has no form for that resolution.
+    """
+    network = NETWORKS[name]
+    if resolution < SMALL_BELOW_PX:
+        return network.small_gflop * 1e9 * (resolution / SMALL_PX) ** 2
+    if network.large_gflop is None:
+        raise ValueError(f"{name} exists below {SMALL_BELOW_PX} px only, and {resolution} px was asked for")
+    return network.large_gflop * 1e9 * (resolution / LARGE_PX) ** 2
