@@ -1,0 +1,165 @@
+"""The store: finished steps under the key of what they are made from, and blobs under their own hash.
+
+    steps/<key>/...          what a step left; its manifest.json was written last, so its existence means that the step is whole
+    work/<key>/attempt-<n>/  what an attempt is writing
+    work/<key>/checkpoints/  what the next attempt goes on from
+    blobs/<sha256>           previews: immutable, shown while a step still runs
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+MANIFEST = "manifest.json"
+
+
+class FileEntry(BaseModel, frozen=True):
+    """One file of a step's output."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel, frozen=True):
+    """What a whole step is: made from what, by what, holding what."""
+
+    key: str
+    kind: str
+    params: dict[str, Any]
+    needs: dict[str, str]  # role -> key of the step that plays it
+    result: dict[str, Any]  # the step's figures: accuracies, counts, losses
+    files: dict[str, FileEntry]  # path inside the folder -> entry
+    environment: dict[str, str]  # versions, device, precision
+    seconds: float
+    finished_at: datetime
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """The file is there whole, and on disk, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Put a file's bytes, or a folder's renames, on the disk: they survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_manifest(  # noqa: PLR0913 - a manifest has that many facts
+    folder: Path,
+    *,
+    key: str,
+    kind: str,
+    params: dict[str, Any],
+    needs: dict[str, str],
+    result: dict[str, Any],
+    environment: dict[str, str],
+    seconds: float,
+) -> Manifest:
+    """Seal a step's folder: the size and hash of every file in it, written last, after the files are on disk."""
+    for path in folder.rglob("*"):
+        sync(path)
+    files = {
+        str(path.relative_to(folder)): FileEntry(size_bytes=path.stat().st_size, sha256=sha256_of_file(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    manifest = Manifest(
+        key=key,
+        kind=kind,
+        params=params,
+        needs=needs,
+        result=result,
+        files=files,
+        environment=environment,
+        seconds=seconds,
+        finished_at=datetime.now(UTC),
+    )
+    write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+    return manifest
+
+
+class Store:
+    """A folder, local or shared between machines."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def step(self, key: str) -> Path:
+        """Where a whole step lies."""
+        return self.root / "steps" / key
+
+    def is_whole(self, key: str) -> bool:
+        """Whether this step was finished by anyone, ever."""
+        return (self.step(key) / MANIFEST).is_file()
+
+    def manifest(self, key: str) -> Manifest:
+        """The manifest of a whole step. Raises FileNotFoundError when it is not whole."""
+        return Manifest.model_validate_json((self.step(key) / MANIFEST).read_bytes())
+
+    def attempt(self, key: str, fence: int) -> Path:
+        """An empty folder for one attempt to write in."""
+        folder = self.root / "work" / key / f"attempt-{fence}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def checkpoints(self, key: str) -> Path:
+        """Where the attempts of a step leave checkpoints for each other."""
+        folder = self.root / "work" / key / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def publish(self, key: str, attempt: Path) -> Manifest:
+        """Move a sealed attempt to its place. Harmless when somebody was first: equal keys mean equal content."""
+        if not (attempt / MANIFEST).is_file():
+            raise FileNotFoundError(f"{attempt} has no manifest: it is not whole")
+        target = self.step(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            attempt.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        sync(target.parent)
+        return self.manifest(key)
+
+    def forget_work(self, key: str) -> None:
+        """Remove what the attempts of a published step left behind."""
+        shutil.rmtree(self.root / "work" / key, ignore_errors=True)
+
+    def put_blob(self, data: bytes) -> str:
+        """Keep bytes under their own hash, which is returned."""
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.blob(digest)
+        if not path.exists():
+            write_atomically(path, data)
+        return digest
+
+    def blob(self, digest: str) -> Path:
+        """Where a blob lies, or would lie."""
+        return self.root / "blobs" / digest
