@@ -17,3 +17,17 @@ def student_lr(epoch: int, *, epochs: int, lr: float, eta: float) -> float:
     Source: arXiv 2506.24125 eq. 57.
     """
     return lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs / eta))
+
+
+def stage_sizes(resolution: int, stages: int) -> tuple[int, ...]:
+    """Resolution of each stage, px: 200 and 224 in turn at 224, ending at 224; small images keep their own.
+
+    Source: arXiv 2506.24125 eq. 5 and 6; FADRM scripts.
+    """
+    low = 200 if resolution == 224 else resolution
+    return tuple(resolution if (stages - stage) % 2 else low for stage in range(stages))
+
+
+def default_jitter(resolution: int) -> int:
+    """The largest roll, px, that FADRM's recover.py fixes for images of this side."""
+    return 4 if resolution <= 64 else 32

@@ -20,7 +20,8 @@ def bn_matching(features: Tensor, mean: Tensor, var: Tensor) -> Tensor:
     Source: arXiv 2506.24125; FADRM utils_recover.py.
     """
     batch_var, batch_mean = torch.var_mean(features.float(), (0, 2, 3), correction=0)
-    return torch.linalg.vector_norm(var - batch_var) + torch.linalg.vector_norm(mean - batch_mean)
+    distance: Tensor = torch.linalg.vector_norm(var - batch_var) + torch.linalg.vector_norm(mean - batch_mean)
+    return distance
 
 
 class BatchNormStatistics:

@@ -78,8 +78,12 @@ def _replace_stem(model: nn.Module, channels: int) -> None:
     """Give the first convolution another number of input channels."""
     name, stem = next((name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d))
     parent, _, attribute = name.rpartition(".")
-    height, width = stem.kernel_size
     fresh = nn.Conv2d(
-        channels, stem.out_channels, (height, width), (stem.stride[0], stem.stride[1]), stem.padding, bias=False
+        channels,
+        stem.out_channels,
+        (stem.kernel_size[0], stem.kernel_size[1]),
+        stride=(stem.stride[0], stem.stride[1]),
+        padding=(stem.kernel_size[0] // 2, stem.kernel_size[1] // 2),
+        bias=False,
     )
     setattr(model.get_submodule(parent), attribute, fresh)

@@ -1,0 +1,135 @@
+"""Crops, flips, rolls and CutMix: decisions are drawn in one place (`draw_*`) and applied in another.
+
+N images, C channels, H W pixels of the source, S pixels of the square result. A box is (top, left, height, width), px.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SCALE = (0.08, 1.0)  # share of the area that a random resized crop keeps
+RATIO = (3 / 4, 4 / 3)  # its width over its height
+ATTEMPTS = 10  # boxes tried before the centre is taken, as in torchvision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How recovery looks at a batch in one iteration: one crop, one flip and one roll for all of its images."""
+
+    box: tuple[int, int, int, int]  # top, left, height, width; px
+    flip: bool
+    roll: tuple[int, int]  # down, right; px of the result
+
+
+def draw_boxes(
+    count: int,
+    *,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    scale: tuple[float, float] = SCALE,
+    ratio: tuple[float, float] = RATIO,
+) -> Tensor:
+    """(count, 4) int64 boxes of random resized crops, distributed as torchvision's RandomResizedCrop draws them."""
+    chance = torch.rand(4, count, ATTEMPTS, dtype=torch.float64, generator=generator)
+    area = height * width * (scale[0] + chance[0] * (scale[1] - scale[0]))
+    aspect = torch.exp(math.log(ratio[0]) + chance[1] * (math.log(ratio[1]) - math.log(ratio[0])))
+    high, wide = (area / aspect).sqrt().round(), (area * aspect).sqrt().round()
+    top, left = (chance[2] * (height - high + 1)).floor(), (chance[3] * (width - wide + 1)).floor()
+    fits = (high > 0) & (high <= height) & (wide > 0) & (wide <= width)
+    first = fits.int().argmax(1, keepdim=True)
+    boxes = torch.stack([edge.gather(1, first)[:, 0] for edge in (top, left, high, wide)], 1).long()
+    return torch.where(fits.any(1)[:, None], boxes, torch.tensor(_central_box(height, width, ratio)))
+
+
+def draw_flips(count: int, *, generator: torch.Generator) -> Tensor:
+    """(count,) bool: each mirrored left-right with probability one half."""
+    return torch.rand(count, generator=generator) < 0.5
+
+
+def draw_view(*, size: int, crop: bool, flip: bool, jitter: int, generator: torch.Generator) -> View:
+    """A view for a batch of size x size px. jitter: the largest roll, px; 0 for none."""
+    top, left, height, width = 0, 0, size, size
+    if crop:
+        top, left, height, width = draw_boxes(1, height=size, width=size, generator=generator)[0].tolist()
+    mirrored = flip and bool(draw_flips(1, generator=generator))
+    down, right = torch.randint(jitter + 1, (2,), generator=generator).tolist()
+    return View(box=(top, left, height, width), flip=mirrored, roll=(down, right))
+
+
+def draw_mix_box(size: int, *, generator: torch.Generator) -> tuple[int, int, int, int]:
+    """CutMix's rectangle for a batch: top, left, bottom, right, px; its area is drawn as Beta(1, 1), which is uniform."""
+    share, row, column = torch.rand(3, dtype=torch.float64, generator=generator).tolist()
+    half = int(size * math.sqrt(share)) // 2
+    down, across = int(row * size), int(column * size)
+    return max(down - half, 0), max(across - half, 0), min(down + half, size), min(across + half, size)
+
+
+def apply_view(images: Tensor, view: View, size: int) -> Tensor:
+    """(N, C, H, W) floats -> (N, C, size, size): crop, antialiased bilinear resize, flip, roll.
+
+    All four are linear and separable, hence two matrix products; their gradient is the same on every run and device.
+    """
+    top, left, high, wide = (torch.full((1,), edge, device=images.device) for edge in view.box)  # no wait for the device
+    down = resampling_weights(top, high, full=images.shape[2], size=size)[0].roll(view.roll[0], 0)
+    across = resampling_weights(left, wide, full=images.shape[3], size=size)[0]
+    across = (across.flip(0) if view.flip else across).roll(view.roll[1], 0)
+    return down.to(images.dtype) @ (images @ across.to(images.dtype).T)
+
+
+def crop_floats(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """(N, C, H, W) floats, (N, 4) boxes -> (N, C, size, size): each image's own crop, antialiased bilinear."""
+    down, across = (weights.to(images.dtype) for weights in _weights_of(boxes, images, size))
+    return torch.einsum("nsh,nchw,ntw->ncst", down, images, across)
+
+
+def crop_pixels(pixels: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
+    """(N, C, H, W) uint8, (N, 4) boxes, (N,) flips -> (N, C, size, size) float32 levels 0..255, whole numbers.
+
+    Rounds after either axis, across first, as Pillow's bilinear resize does on 8-bit images.
+    """
+    down, across = _weights_of(boxes, pixels, size)
+    across = torch.where(flips.to(pixels.device)[:, None, None], across.flip(1), across).float()
+    level = torch.einsum("nchw,ntw->ncht", pixels.float(), across).add_(0.5).floor_()
+    return torch.einsum("nsh,ncht->ncst", down.float(), level).add_(0.5).floor_()
+
+
+def resampling_weights(start: Tensor, length: Tensor, *, full: int, size: int) -> Tensor:
+    """(N, size, full) float64: row i says how much each of `full` source pixels counts in pixel i of the result.
+
+    start, length: (N,) the part of the source axis that is cropped; nothing outside of it is looked at. The filter is
+    the triangle of Pillow's and torchvision's antialiased bilinear resize, as wide as the pixels are apart.
+    """
+    start, length = start.double()[:, None, None], length.double()[:, None, None]
+    scale = length / size
+    centre = (torch.arange(size, device=start.device)[:, None] + 0.5) * scale
+    position = torch.arange(full, device=start.device) + 0.5 - start
+    weights = (1 - (position - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    weights = weights * ((position > 0) & (position < length))
+    return weights / weights.sum(2, keepdim=True)
+
+
+def paste(images: Tensor, partners: Tensor, boxes: Tensor) -> Tensor:
+    """CutMix: (N, C, S, S) -> the same, with each image's rectangle taken from its partner.
+
+    partners: (N,) indices into the images. boxes: (N, 4) top, left, bottom, right, px; empty for no mixing.
+    """
+    top, left, bottom, right = boxes.to(images.device).T[:, :, None]
+    row, column = (torch.arange(side, device=images.device) for side in images.shape[2:])
+    inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
+    return torch.where(inside[:, None], images[partners.to(images.device)], images)
+
+
+def _weights_of(boxes: Tensor, images: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    top, left, high, wide = boxes.to(images.device).T
+    down = resampling_weights(top, high, full=images.shape[2], size=size)
+    return down, resampling_weights(left, wide, full=images.shape[3], size=size)
+
+
+def _central_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    """The largest centred box of an allowed shape: what is taken when no random one fitted."""
+    wide = min(width, round(height * ratio[1]))
+    high = min(height, round(width / ratio[0]))
+    return (height - high) // 2, (width - wide) // 2, high, wide
