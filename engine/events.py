@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from engine.errors import ErrorReport
 
 
-class _Event(BaseModel, frozen=True, extra="forbid"):
+class _Event(BaseModel):
     """Every event says what it is in `type`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Started(_Event):

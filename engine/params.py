@@ -29,7 +29,6 @@ class TeachParams(_Part):
 class SelectParams(_Part):
     """Choose patches (needs `data`, `teacher.0`) or whole random images (needs `data` only)."""
 
-    choice: Literal["patches", "whole"]
     patches: Patches | None  # None for whole random images
     ipc: int
     seed: int

@@ -181,8 +181,7 @@ class _Planner:
         return teachers
 
     def _select(self, patches: Patches | None, title: str, data: str, teachers: dict[str, str]) -> str:
-        choice = "whole" if patches is None else "patches"
-        params = SelectParams(choice=choice, patches=patches, ipc=self.spec.ipc, seed=self.spec.seed)
+        params = SelectParams(patches=patches, ipc=self.spec.ipc, seed=self.spec.seed)
         size = self._num_distilled * self._image_bytes
         if patches is None:
             return self._add(StepKind.SELECT, title, params, {"data": data}, size_bytes=size)

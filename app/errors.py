@@ -1,0 +1,73 @@
+"""What the service answers with when it cannot do what was asked. One handler renders all of them as problem+json."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from engine.errors import ErrorReport
+
+
+class ServiceError(Exception):
+    """Carries a status, a code, a sentence and a hint."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Something went wrong"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        hint: str = "",
+        errors: list[ErrorReport] | None = None,
+        headers: dict[str, str] | None = None,
+        **details: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
+        self.errors = errors or []
+        self.headers = headers or {}
+        self.details = details
+
+
+class Unauthenticated(ServiceError):
+    """Nobody is logged in."""
+
+    status, code, title = 401, "unauthenticated", "Log in first"
+
+
+class Forbidden(ServiceError):
+    """Somebody is, but may not do this."""
+
+    status, code, title = 403, "forbidden", "Not allowed"
+
+
+class NotFound(ServiceError):
+    """There is no such thing, or it is not theirs to see."""
+
+    status, code, title = 404, "not_found", "Not found"
+
+
+class Conflict(ServiceError):
+    """It cannot be done in the state that the thing is in."""
+
+    status, code, title = 409, "conflict", "Not possible now"
+
+
+class Unprocessable(ServiceError):
+    """The request is well-formed and asks for something impossible; `errors` point at the fields."""
+
+    status, code, title = 422, "invalid", "The request cannot be carried out"
+
+
+class TooMany(ServiceError):
+    """A limit is reached."""
+
+    status, code, title = 429, "too_many", "Limit reached"
+
+
+class Unavailable(ServiceError):
+    """Not now; try again shortly."""
+
+    status, code, title = 503, "unavailable", "Try again shortly"

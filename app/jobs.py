@@ -1,0 +1,227 @@
+"""The rules of jobs: create, read, cancel, and how a job's state follows from its steps. Functions of a session that never commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from app.errors import Conflict, NotFound, TooMany, Unprocessable
+from app.ids import new_id
+from app.models import TERMINAL_JOB_STATES, Event, Job, JobState, Step, StepNeed, StepState, User, utc_now
+from engine.plan import Plan
+from engine.spec import JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """An event to be numbered and written."""
+
+    kind: str
+    data: dict[str, Any]
+    step_id: int | None = None
+    fence: int = 0
+
+
+def create(
+    session: Session,
+    *,
+    owner: User,
+    name: str,
+    spec: JobSpec,
+    plan: Plan,
+    idempotency_key: str | None = None,
+    max_unfinished: int = 50,
+) -> tuple[Job, bool]:
+    """Accept a job: its row, its steps and their edges. Returns it, and whether it is new.
+
+    The same idempotency key gives the same job back; with another spec it is refused.
+    """
+    digest = spec.digest()
+    if idempotency_key is not None:
+        known = session.scalar(select(Job).where(Job.owner_id == owner.id, Job.idempotency_key == idempotency_key))
+        if known is not None:
+            return _same_request(known, digest), False
+    _within_quota(session, owner, max_unfinished)
+    job = Job(
+        id=new_id("job"),
+        owner_id=owner.id,
+        name=name,
+        spec=spec.model_dump(mode="json"),
+        spec_sha256=digest,
+        rows=[row.model_dump(mode="json") for row in plan.rows],
+        package_key=plan.package,
+        idempotency_key=idempotency_key,
+        created_at=utc_now(),
+    )
+    session.add(job)
+    session.flush()
+    _add_steps(session, job, plan)
+    tell(session, job.id, [Note(kind="job", data={"state": JobState.QUEUED})])
+    session.refresh(job)
+    return job, True
+
+
+def _same_request(job: Job, digest: str) -> Job:
+    if job.spec_sha256 != digest:
+        raise Unprocessable(
+            f"This Idempotency-Key was used before, for {job.id}, with another spec.",
+            hint="Send a new Idempotency-Key with every new job.",
+        )
+    return job
+
+
+def _within_quota(session: Session, owner: User, max_unfinished: int) -> None:
+    unfinished = session.scalar(
+        select(func.count()).where(Job.owner_id == owner.id, Job.state.not_in(TERMINAL_JOB_STATES))
+    )
+    if unfinished is not None and unfinished >= max_unfinished:
+        raise TooMany(
+            f"You have {unfinished} unfinished jobs, and the limit is {max_unfinished}.",
+            hint="Wait for some to end, or cancel some.",
+            headers={"Retry-After": "60"},
+        )
+
+
+def _add_steps(session: Session, job: Job, plan: Plan) -> None:
+    steps = [
+        Step(
+            job_id=job.id,
+            position=position,
+            key=step.key,
+            kind=step.kind,
+            title=step.title,
+            params=step.params,
+            needs=step.needs,
+            flop=step.flop,
+            size_bytes=step.size_bytes,
+        )
+        for position, step in enumerate(plan.steps)
+    ]
+    session.add_all(steps)
+    session.flush()
+    ids = {step.key: step.id for step in steps}
+    edges = [
+        {"step_id": step.id, "need_id": ids[key]} for step in steps for key in sorted(set(step.needs.values()))
+    ]
+    if edges:
+        session.execute(insert(StepNeed), edges)
+
+
+def tell(session: Session, job_id: str, notes: Sequence[Note]) -> int:
+    """Append events under the next numbers, which have no gap. Returns the last number."""
+    last: int = session.execute(
+        update(Job).where(Job.id == job_id).values(last_seq=Job.last_seq + len(notes)).returning(Job.last_seq)
+    ).scalar_one()
+    first = last - len(notes) + 1
+    now = utc_now()
+    rows = [
+        {
+            "job_id": job_id,
+            "seq": seq,
+            "step_id": note.step_id,
+            "fence": note.fence,
+            "kind": note.kind,
+            "data": note.data,
+            "at": now,
+        }
+        for seq, note in enumerate(notes, start=first)
+    ]
+    if rows:
+        session.execute(insert(Event), rows)
+    return last
+
+
+def visible_to(user: User) -> Select[Job]:
+    """The jobs that a user may see: their own; an administrator sees all."""
+    return select(Job) if user.role == "admin" else select(Job).where(Job.owner_id == user.id)
+
+
+def get(session: Session, user: User, job_id: str) -> Job:
+    """A job that the user may see. Raises NotFound, also for a foreign one."""
+    job = session.scalar(visible_to(user).where(Job.id == job_id))
+    if job is None:
+        raise NotFound(f"There is no job {job_id}.", hint="Look at the list of jobs for its id.")
+    return job
+
+
+def steps_of(session: Session, job_id: str) -> list[Step]:
+    """A job's steps in the order of its plan."""
+    return list(session.scalars(select(Step).where(Step.job_id == job_id).order_by(Step.position)))
+
+
+def lock(session: Session, job_id: str) -> Job:
+    """A job's row, as it is now, held until the transaction ends. Always taken before rows of its steps: no deadlock."""
+    return session.get_one(Job, job_id, populate_existing=True, with_for_update=True)
+
+
+def stops(job: Job) -> bool:
+    """Whether nothing of the job should run any more: it was cancelled, or one of its steps failed."""
+    return job.cancel_requested or job.error is not None
+
+
+def cancel(session: Session, job: Job, by: User) -> None:
+    """Ask for the end of a job. Steps that wait end at once; those that run are stopped by their workers."""
+    lock(session, job.id)
+    if job.state in TERMINAL_JOB_STATES:
+        if job.state == JobState.CANCELLED:
+            return
+        raise Conflict(f"{job.id} has {job.state} already.", hint="A finished job cannot be cancelled.")
+    if not job.cancel_requested:
+        job.cancel_requested = True
+        session.flush()
+        tell(session, job.id, [Note(kind="cancel", data={"by": by.name})])
+    settle(session, job.id)
+    session.refresh(job)
+
+
+def settle(session: Session, job_id: str) -> None:
+    """Let a job's state follow from its steps. Called in every transaction that changed one."""
+    job = lock(session, job_id)
+    if job.state in TERMINAL_JOB_STATES:
+        return
+    if stops(job):
+        session.execute(
+            update(Step)
+            .where(Step.job_id == job_id, Step.state == StepState.QUEUED)
+            .values(state=StepState.CANCELLED, finished_at=utc_now())
+        )
+    counts: dict[str, int] = {
+        state: count
+        for state, count in session.execute(
+            select(Step.state, func.count()).where(Step.job_id == job_id).group_by(Step.state)
+        )
+    }
+    state = _state_from(counts)
+    if state == job.state:
+        return
+    now = utc_now()
+    job.state = state
+    job.started_at = job.started_at or (now if state != JobState.CANCELLED else None)
+    job.finished_at = now if state in TERMINAL_JOB_STATES else None
+    session.flush()
+    data: dict[str, Any] = {"state": state} | ({"error": job.error} if job.error else {})
+    tell(session, job_id, [Note(kind="job", data=data)])
+
+
+def _state_from(counts: dict[str, int]) -> JobState:
+    if counts.get(StepState.RUNNING):
+        return JobState.RUNNING
+    if counts.get(StepState.QUEUED):
+        begun = set(counts) != {StepState.QUEUED}
+        return JobState.RUNNING if begun else JobState.QUEUED
+    if counts.get(StepState.FAILED):
+        return JobState.FAILED
+    return JobState.CANCELLED if counts.get(StepState.CANCELLED) else JobState.SUCCEEDED
+
+
+def events_after(session: Session, job_ids: Iterable[str], after: dict[str, int], limit: int = 1000) -> list[Event]:
+    """Events of some jobs past the numbers given, oldest first within each job."""
+    found: list[Event] = []
+    for job_id in job_ids:
+        query = select(Event).where(Event.job_id == job_id, Event.seq > after.get(job_id, 0)).order_by(Event.seq)
+        found.extend(session.scalars(query.limit(limit)))
+    return found
