@@ -39,7 +39,7 @@ up: env ## the server, its Redis and its workers on this machine
 	$(BIN)/fadrm up
 
 test: lint types ## lint, types and all tests; TEST_ARGS="-k name" chooses
-	$(BIN)/pytest -n 2 --dist loadfile $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 lint: env ## style and likely mistakes
 	$(BIN)/ruff check $(SOURCES)
