@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     hosts: tuple[str, ...] = Field(("127.0.0.1", "localhost", "[::1]"), description="Host headers that are answered.")
     secret: SecretStr = Field(SecretStr(""), description="Signs nothing but CSRF tokens; made at first start when empty.")
 
+    device: str = Field("cpu", description="What a worker computes on: cpu, or cuda:<number>.")
     heartbeat_s: float = Field(1.0, gt=0, description="A worker writes its events and renews its lease this often.")
     self_fence_s: float = Field(40.0, gt=0, description="A worker that cannot renew its lease for so long stops its engine.")
     lease_s: float = Field(60.0, gt=0, description="A lease that nobody renewed for so long is taken away.")
