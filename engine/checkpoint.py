@@ -1,0 +1,121 @@
+"""Checkpoints of a step: whole or not there, checked before use, and enough to go on byte for byte.
+
+<attempt>-<rank>.safetensors   the tensors
+<attempt>-<rank>.json          written after them: what else there is to know, and their hash
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from engine.store import write_atomically
+
+KEPT = 2
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Where a step was: its tensors, and plain JSON values."""
+
+    rank: int
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Checkpoints:
+    """The checkpoints of one step, for the attempt that is under way to write and to go on from."""
+
+    folder: Path
+    attempt: int = 0
+    every_s: float = 60.0
+    _last: float = field(default_factory=time.monotonic)  # s, monotonic clock
+
+    def is_due(self) -> bool:
+        """Whether the last one is longer ago than `every_s`."""
+        return time.monotonic() - self._last >= self.every_s
+
+    def save(self, *, rank: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Put a checkpoint on the disk, then forget all but the newest two. rank: grows with the work done."""
+        name = f"{self.attempt:06d}-{rank:012d}"
+        data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+        digest = hashlib.sha256(data).hexdigest()
+        head = {"attempt": self.attempt, "rank": rank, "sha256": digest, "facts": dict(facts)}
+        self._head(name).unlink(missing_ok=True)
+        write_atomically(self.folder / f"{name}.safetensors", data)
+        write_atomically(self._head(name), json.dumps(head).encode())
+        self._forget_old()
+        self._last = time.monotonic()
+
+    def latest(self) -> Checkpoint | None:
+        """The one with the most work done that can be read; a damaged one is passed over for the one before it."""
+        for name in self._names():
+            try:
+                return self._load(name)
+            except (OSError, ValueError, KeyError) as error:
+                log.warning("checkpoint passed over", extra={"checkpoint": name, "reason": str(error)})
+        return None
+
+    def _load(self, name: str) -> Checkpoint:
+        head = json.loads(self._head(name).read_bytes())
+        data = (self.folder / f"{name}.safetensors").read_bytes()
+        if hashlib.sha256(data).hexdigest() != head["sha256"]:
+            raise ValueError("its bytes are not those that were written")
+        return Checkpoint(rank=head["rank"], tensors=load(data), facts=head["facts"])
+
+    def _names(self) -> list[str]:
+        """Most work done first, then the newest attempt. Every attempt would come to the same state."""
+        names = [path.stem for path in self.folder.glob("*-*.json")]
+        return sorted(names, key=lambda name: tuple(reversed(name.split("-"))), reverse=True)
+
+    def _forget_old(self) -> None:
+        kept = set(self._names()[:KEPT])
+        for path in self.folder.glob("*-*.*"):
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+
+    def _head(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors with `prefix/` before each name, so that several states fit in one checkpoint."""
+    return {f"{prefix}/{name}": value for name, value in tensors.items()}
+
+
+def taken_from(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `under(prefix, ...)` put in."""
+    return dict(_stripped(f"{prefix}/", tensors))
+
+
+def _stripped(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for name, value in tensors.items():
+        if name.startswith(prefix):
+            yield name.removeprefix(prefix), value
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser remembers of each parameter: `<index>.<name>` -> tensor."""
+    remembered: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, entry in remembered.items() for name, value in entry.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser its memory back: the reverse of `optimizer_tensors`."""
+    remembered: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        remembered.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": remembered, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,121 @@
+"""What steps hand each other, as tensors: prepared data sets, teachers, images. Kept between the steps of one process.
+
+N images, K classes, I images per class (ipc), H W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from engine import arrays
+from engine.datasets import Statistics
+from engine.models import build, frozen
+
+RESIDENT_SHARE = 0.3  # of a GPU's free memory that a data set may take
+RESIDENT_BYTES = 4 * 2**30  # on a CPU: above this, images stay on the disk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealData:
+    """A prepared data set: pixels on the disk, read where they are touched."""
+
+    train: Tensor  # (N, 3, H, W) uint8
+    train_labels: Tensor  # (N,) int64
+    test: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    statistics: Statistics
+    resolution: int  # px
+    train_files: tuple[str, ...] | None  # of a folder: where each training image came from
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def of_class(self, label: int) -> Tensor:
+        """(n,) int64: the indices of a class's training images, ascending."""
+        return (self.train_labels == label).nonzero()[:, 0]
+
+
+@lru_cache(maxsize=2)
+def real_data(folder: Path) -> RealData:
+    """What a whole `prepare` step left."""
+    facts = json.loads((folder / "data.json").read_bytes())
+    files = facts["train_files"]
+    return RealData(
+        train=arrays.read(folder / "train.npy"),
+        train_labels=arrays.read(folder / "train_labels.npy"),
+        test=arrays.read(folder / "test.npy"),
+        test_labels=arrays.read(folder / "test_labels.npy"),
+        classes=tuple(facts["classes"]),
+        statistics=statistics_of(facts),
+        resolution=facts["resolution"],
+        train_files=None if files is None else tuple(files),
+    )
+
+
+def statistics_of(facts: dict[str, Any]) -> Statistics:
+    """Mean and standard deviation per channel out of data.json."""
+    mean, std = (tuple(float(value) for value in facts[name]) for name in ("mean", "std"))
+    assert len(mean) == 3 and len(std) == 3
+    return mean, std
+
+
+@lru_cache(maxsize=4)
+def resident(folder: Path, name: str, device: torch.device) -> Tensor:
+    """An array of a whole step, on the device where it fits there, else read from the disk as it is touched."""
+    array = arrays.read(folder / f"{name}.npy")
+    return array.to(device, copy=True) if array.nbytes <= _room(device) else array
+
+
+def batch_of(images: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+    """(B, ...) rows of an array on the device, wherever the array lies."""
+    return images[indices.to(images.device)].to(device, non_blocking=True)
+
+
+@lru_cache(maxsize=8)
+def teacher(folder: Path, device: torch.device) -> nn.Module:
+    """The network of a whole `teach` step, frozen and in eval mode. Shared by all who ask: leave its state as it is."""
+    facts = teacher_facts(folder)
+    model = build(facts["network"], num_classes=len(facts["classes"]), resolution=facts["resolution"])
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    return frozen(model).to(device).to(memory_format=torch.channels_last)
+
+
+def teachers(folders: Sequence[Path], device: torch.device) -> list[nn.Module]:
+    """The networks of several `teach` steps, in order."""
+    return [teacher(folder, device) for folder in folders]
+
+
+def teacher_facts(folder: Path) -> dict[str, Any]:
+    """What a `teach` step says of its network: name, classes, resolution, accuracy, hash."""
+    facts: dict[str, Any] = json.loads((folder / "teacher.json").read_bytes())
+    return facts
+
+
+def images_of(folders: Sequence[Path]) -> Tensor:
+    """(I, K, 3, H, W) uint8: the images of one subject, whose parts were made apart."""
+    parts = [arrays.read(folder / "images.npy") for folder in folders]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def chunks(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of consecutive ranges of `size`, the last one shorter."""
+    for start in range(0, count, size):
+        yield start, min(start + size, count)
+
+
+def _room(device: torch.device) -> int:
+    if device.type != "cuda":
+        return RESIDENT_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free * RESIDENT_SHARE)

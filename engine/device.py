@@ -1,0 +1,115 @@
+"""The device a step runs on, and how torch is set up for it."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import torch
+from torch import nn
+
+from engine.errors import OutOfMemory, SpecInvalid
+from engine.precision import Precision, precision_for
+from engine.spec import Precision as WantedPrecision
+
+BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def pick(wish: str = "auto") -> torch.device:
+    """The device of that name; "auto" is the first GPU, or the CPU where there is none. Raises SpecInvalid."""
+    if wish == "auto":
+        wish = "cuda:0" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wish)
+    except RuntimeError as error:
+        raise SpecInvalid(f"{wish!r} is no device.", hint="Use auto, cpu, or cuda:<number>.", pointer="") from error
+    found = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise SpecInvalid(
+            f"{wish!r} was asked for, but torch finds {found} GPUs here.",
+            hint="Use auto or cpu, or start a GPU worker.",
+        )
+    return device
+
+
+def configure(device: torch.device, *, threads: int | None = None) -> None:
+    """Set this process up: threads, and the same algorithms on every run. TF32 stays off: fp32 means fp32."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def resolve(wish: WantedPrecision, device: torch.device) -> Precision:
+    """The precision to compute in. Raises SpecInvalid where the device cannot do it in reasonable time."""
+    if wish == "fp16" and device.type == "cpu":
+        raise SpecInvalid(
+            "precision is fp16, but this worker has no GPU, and CPUs compute fp16 about ten times slower than fp32.",
+            hint="Set precision to auto or fp32, or run the job on a GPU worker.",
+            pointer="/precision",
+        )
+    return precision_for(wish, device)
+
+
+@contextmanager
+def repeatable_dropout(model: nn.Module, seed: int) -> Iterator[None]:
+    """Let a model's dropout, which knows only torch's own random stream, depend on `seed` alone."""
+    drops = any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in model.modules())
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices, enabled=drops):
+        if drops:
+            torch.manual_seed(seed)
+        yield
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What a manifest says of the machine that did a step."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "fadrm": _own_version(),
+        "device": str(device),
+        "device_name": name,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def out_of_memory(error: BaseException, device: torch.device) -> OutOfMemory:
+    """Torch's message as an error with numbers: bytes asked for and bytes free, where it names them."""
+    text = str(error)
+    requested = _bytes_after(r"Tried to allocate", text) or _bytes_after(r"tried to allocate", text)
+    free = _bytes_after(r"of which", text)
+    sizes = "" if requested is None else f": {_readable(requested)} were asked for"
+    sizes += "" if requested is None or free is None else f", {_readable(free)} were free"
+    return OutOfMemory(f"{device} has too little memory{sizes}.", requested_bytes=requested, free_bytes=free)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch ran out of memory: a GPU's has a type of its own, a CPU's only a message."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _bytes_after(words: str, text: str) -> int | None:
+    found = re.search(words + r" ([\d.]+) ?(bytes|[KMGT]iB)", text)
+    return None if found is None else int(float(found[1]) * BYTES[found[2]])
+
+
+def _readable(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"
+
+
+def _own_version() -> str:
+    try:
+        return version("fadrm")
+    except ImportError:  # PackageNotFoundError: run from a checkout
+        return "unknown"

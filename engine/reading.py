@@ -1,0 +1,196 @@
+"""Where real images come from, and how any image file becomes a square of 8-bit RGB.
+
+S pixels of the square result.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from engine.datasets import DIGITS_TEST_EVERY, index_folder
+from engine.errors import DatasetMissing
+from engine.spec import DatasetSpec, Digits, Folder, Torchvision
+
+TEST_MARGIN = 256 / 224  # large test images are resized to this much more than what is cut out of their middle
+MAX_PIXELS = 100_000_000  # of one image: more is taken for an attack on the memory
+
+
+class ReadError(Exception):
+    """One image that cannot be read."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.file, self.reason = file, reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A real image that is not decoded yet."""
+
+    name: str
+    label: int
+    load: Callable[[], Image.Image]
+
+    def read(self, resolution: int, margin: bool) -> Tensor:
+        """(3, S, S) uint8. margin: cut it out of a slightly larger one, as large test images are. Raises ReadError."""
+        try:
+            return square(self.load(), resolution, margin=margin)
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            raise ReadError(self.name, str(error) or type(error).__name__) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """A data set before decoding."""
+
+    classes: tuple[str, ...]
+    train: tuple[Picture, ...]
+    test: tuple[Picture, ...]
+    train_files: list[str] | None = None
+    test_files: list[str] | None = None
+    note: str = ""
+
+
+def open_origin(spec: DatasetSpec, downloads: Path) -> Origin:
+    """The pictures of a data set. Raises DatasetMissing or DatasetInvalid."""
+    match spec:
+        case Digits():
+            return _digits()
+        case Folder():
+            return _folder(spec)
+        case Torchvision():
+            return _torchvision(spec, downloads)
+
+
+def square(image: Image.Image, resolution: int, *, margin: bool = False) -> Tensor:
+    """Any image -> (3, S, S) uint8: upright, RGB, shorter side resized (bilinear), the middle cut out."""
+    image = as_rgb(ImageOps.exif_transpose(image))
+    shorter = round(resolution * TEST_MARGIN) if margin else resolution
+    scale = shorter / min(image.size)
+    size = (max(round(image.width * scale), shorter), max(round(image.height * scale), shorter))
+    image = image.resize(size, Image.Resampling.BILINEAR) if size != image.size else image
+    left, top = (image.width - resolution) // 2, (image.height - resolution) // 2
+    image = image.crop((left, top, left + resolution, top + resolution))
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB: 16-bit greys are scaled, not cut off; what is transparent lies on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        levels = np.asarray(image).astype(np.float64)
+        return Image.fromarray((levels.clip(0, 65535) / 257).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _opened(path: Path) -> Image.Image:
+    image = Image.open(path)
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
+    image.load()
+    return image
+
+
+def _folder(spec: Folder) -> Origin:
+    train, test, classes = index_folder(spec)
+    root = Path(spec.path)
+    pictures = [
+        tuple(Picture(name=item.path, label=item.label, load=partial(_opened, root / item.path)) for item in items)
+        for items in (train, test)
+    ]
+    return Origin(
+        classes=classes,
+        train=pictures[0],
+        test=pictures[1],
+        train_files=[item.path for item in train],
+        test_files=[item.path for item in test],
+    )
+
+
+def _digits() -> Origin:
+    from sklearn.datasets import load_digits  # here: only this data set needs scikit-learn
+
+    found = load_digits()
+    seen = [0] * 10
+    splits: tuple[list[Picture], list[Picture]] = ([], [])
+    for index, (levels, label) in enumerate(zip(found.images, found.target.tolist(), strict=True)):
+        seen[label] += 1
+        image = Image.fromarray((levels * 255 / 16).round().astype(np.uint8))
+        picture = Picture(name=f"digit {index}", label=label, load=partial(_itself, image))
+        splits[seen[label] % DIGITS_TEST_EVERY == 0].append(picture)
+    return Origin(classes=tuple(str(digit) for digit in range(10)), train=tuple(splits[0]), test=tuple(splits[1]))
+
+
+def _torchvision(spec: Torchvision, downloads: Path) -> Origin:
+    from torchvision import datasets
+
+    family = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[spec.name]
+    root, note = _fetched(family, spec.name, downloads)
+    splits = [family(root, train=train, download=False) for train in (True, False)]
+    pictures = [
+        tuple(
+            Picture(name=f"{spec.name} {index}", label=label, load=partial(_from_array, split.data[index]))
+            for index, label in enumerate(split.targets)
+        )
+        for split in splits
+    ]
+    return Origin(classes=tuple(splits[0].classes), train=pictures[0], test=pictures[1], note=note)
+
+
+def _fetched(family: Callable[..., object], name: str, downloads: Path) -> tuple[Path, str]:
+    """The folder that holds a set's files, fetching them on first use, and what to say of it."""
+    home = downloads / name
+    for root in (home, downloads):
+        if _is_there(family, root):
+            return root, f"{name} found in {root}"
+    waiting = downloads / f".{name}.{os.getpid()}"
+    try:
+        family(waiting, train=True, download=True)
+        _tidy(waiting)
+        waiting.rename(home)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError
+        if _is_there(family, home):  # another worker was first
+            return home, f"{name} found in {home}"
+        raise DatasetMissing(
+            f"{name} is not in {downloads}, and it cannot be fetched from here: {error}.",
+            hint=f"Unpack torchvision's files of {name} into {home}, or connect this worker to the network.",
+            name=name,
+        ) from error
+    finally:
+        shutil.rmtree(waiting, ignore_errors=True)
+    return home, f"{name} fetched to {home}"
+
+
+def _is_there(family: Callable[..., object], root: Path) -> bool:
+    try:
+        family(root, train=True, download=False)
+        family(root, train=False, download=False)
+    except (OSError, RuntimeError):
+        return False
+    return True
+
+
+def _tidy(root: Path) -> None:
+    """The archive is not needed once it is unpacked."""
+    for path in root.glob("*.tar.gz"):
+        path.unlink()
+
+
+def _itself(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _from_array(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Image.Image:
+    return Image.fromarray(pixels)

@@ -1,0 +1,101 @@
+"""The score card: accuracies of students per row, with their spread, and what they honestly say. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+SUBJECT_TITLES = {
+    "distilled": "Distilled images",
+    "rded": "RDED (easiest crops)",
+    "patches": "Source patches",
+    "random": "Random real images",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One row: what its runs reached on the real test set, %."""
+
+    subject: str
+    student: str
+    labels: str
+    last: tuple[float, ...]  # top-1 after the last epoch, one a run
+    best: tuple[float, ...]  # the best of all tests of a run: chosen on the test set, as the papers report it
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.last)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over the runs; None for a single one."""
+        return stdev(self.last) if len(self.last) > 1 else None
+
+    @property
+    def title(self) -> str:
+        return SUBJECT_TITLES.get(self.subject, self.subject)
+
+
+def collect(results: Iterable[tuple[tuple[str, str, str], dict[str, float]]]) -> list[Score]:
+    """Scores out of ((subject, student, labels), result of an evaluate step) pairs, in the order in which rows appear."""
+    rows: dict[tuple[str, str, str], list[dict[str, float]]] = {}
+    for row, result in results:
+        rows.setdefault(row, []).append(result)
+    return [
+        Score(
+            subject=subject,
+            student=student,
+            labels=labels,
+            last=tuple(result["top1_last_pct"] for result in found),
+            best=tuple(result["top1_best_pct"] for result in found),
+        )
+        for (subject, student, labels), found in rows.items()
+    ]
+
+
+def spread(values: Sequence[float]) -> str:
+    """`61.2 +- 0.4` with a real sign; without a spread for a single value."""
+    mean = f"{fmean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean} \u00b1 {stdev(values):.1f}"
+
+
+def table(scores: Sequence[Score]) -> str:
+    """The card as a Markdown table, which also reads well as plain text."""
+    head = ("Images", "Student", "Labels", "Runs", "Last epoch, %", "Best epoch, %")
+    rows = [
+        (score.title, score.student, score.labels, str(len(score.last)), spread(score.last), spread(score.best))
+        for score in scores
+    ]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+    rule = " | ".join("-" * width for width in widths)
+    return "\n".join(f"| {line} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def verdicts(scores: Sequence[Score]) -> list[str]:
+    """One sentence for each baseline beside the distilled images, by the same student with the same labels."""
+    distilled = {(score.student, score.labels): score for score in scores if score.subject == "distilled"}
+    return [
+        _verdict(distilled[score.student, score.labels], score)
+        for score in scores
+        if score.subject != "distilled" and (score.student, score.labels) in distilled
+    ]
+
+
+def _verdict(own: Score, other: Score) -> str:
+    """Says `better` only when the difference exceeds the two spreads together."""
+    who = f"{own.student}, {own.labels} labels"
+    difference = own.mean - other.mean
+    beside = f"{other.title.lower() if other.subject != 'rded' else other.title}"
+    if own.std is None or other.std is None:
+        return f"{who}: {difference:+.1f} points against {beside}; one run each, so nothing is known of the spread."
+    noise = own.std + other.std
+    if abs(difference) <= noise:
+        return (
+            f"{who}: {difference:+.1f} points against {beside}, within the spread of the runs (\u00b1{noise:.1f}): "
+            f"no difference is shown."
+        )
+    word = "better" if difference > 0 else "worse"
+    return f"{who}: {abs(difference):.1f} points {word} than {beside}, more than the spread of the runs (\u00b1{noise:.1f})."

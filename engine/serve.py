@@ -1,0 +1,102 @@
+"""What a worker starts: steps asked for on stdin, events told on stdout, one JSON line each."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TextIO
+
+from engine import device as devices
+from engine.errors import Drained, EngineError
+from engine.events import Event, Failed
+from engine.launch import EXIT_DRAINED, Request
+from engine.run import perform
+from engine.store import Store
+
+PR_SET_PDEATHSIG = 1
+
+
+class Drain:
+    """Whether this process was asked to end. While it only waits, it ends at once."""
+
+    def __init__(self) -> None:
+        self.waiting = False
+        self._asked = False
+
+    def listen(self) -> None:
+        """Answer SIGTERM and SIGINT from now on."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def is_set(self) -> bool:
+        return self._asked
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+        if self.waiting:
+            raise SystemExit(EXIT_DRAINED)
+
+
+def serve(*, parent: int | None = None, threads: int | None = None) -> int:
+    """Answer requests until stdin ends; returns the exit code. What is not the user's mistake ends the process."""
+    if parent is not None:
+        end_with(parent)
+    told = private_stdout()
+    drain = Drain()
+    drain.listen()
+    while not drain.is_set():
+        drain.waiting = True
+        line = sys.stdin.readline()
+        drain.waiting = False
+        if not line:
+            return 0
+        if not line.strip():
+            continue
+        try:
+            tell(answer(Request.model_validate_json(line), drain, threads=threads), told)
+        except Drained:
+            break
+    return EXIT_DRAINED
+
+
+def answer(request: Request, drain: Drain, *, threads: int | None = None) -> Iterator[Event]:
+    """The events of one step. Raises Drained."""
+    try:
+        device = devices.pick(request.device)
+    except EngineError as error:
+        yield Failed(error=error.report)
+        return
+    devices.configure(device, threads=threads)
+    yield from perform(
+        request.step,
+        Store(request.store),
+        out=request.out,
+        attempt=request.attempt,
+        device=device,
+        stop=drain.is_set,
+        checkpoint_s=request.checkpoint_s,
+    )
+
+
+def tell(events: Iterable[Event], stream: TextIO) -> None:
+    """One JSON line an event, at once."""
+    for event in events:
+        stream.write(event.model_dump_json() + "\n")
+        stream.flush()
+
+
+def private_stdout() -> TextIO:
+    """Keep stdout for events: whatever else is printed in this process, by C libraries too, goes to stderr."""
+    kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return kept
+
+
+def end_with(parent: int) -> None:
+    """Let Linux kill this process when its parent ends, however it ends. Raises SystemExit when it has already."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(EXIT_DRAINED)
