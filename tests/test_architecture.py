@@ -23,6 +23,7 @@ TORCH_FREE = frozenset(
         "engine.networks",
         "engine.store",
         "engine.presets",
+        "engine.scores",
         "engine.launch",
         "engine.methods",
     }

@@ -1,0 +1,311 @@
+"""How a job reads: for the API and for the pages alike. Every figure is taken from rows; nothing here changes one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session, defer
+
+from app.jobs import visible_to
+from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, StepState, User, utc_now
+from app.views.sentences import Surroundings, sentence, surroundings
+from engine.plan import StepKind
+
+ORDER = {kind: place for place, kind in enumerate(StepKind)}
+STAGE_TITLES = {
+    StepKind.PREPARE: "Images",
+    StepKind.TEACH: "Teacher",
+    StepKind.SELECT: "Patches",
+    StepKind.RECOVER: "Recover",
+    StepKind.RELABEL: "Labels",
+    StepKind.EVALUATE: "Students",
+    StepKind.PACKAGE: "Download",
+}
+LEAST_SHARE = 0.01  # of a job's work, shared among its steps, so that steps without arithmetic move the bar too
+ENOUGH_FOR_ETA = 0.05
+
+
+class Out(BaseModel):
+    """What the service answers with."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class OwnerOut(Out):
+    """Who submitted a job."""
+
+    id: str
+    name: str
+
+
+class JobError(Out):
+    """Why a job or a step failed."""
+
+    code: str
+    message: str
+    hint: str = ""
+    pointer: str = ""
+    details: dict[str, Any] = {}
+    step: str = Field("", description="Title of the step that failed.")
+    kind: str = Field("", description="Its kind.")
+
+
+class StepOut(Out):
+    """One step of a job."""
+
+    position: int
+    key: str = Field(description="Hash of what the step is made from: equal steps of any two jobs have equal keys.")
+    kind: str
+    title: str
+    state: str
+    cached: bool = Field(description="Found whole, made by an earlier job.")
+    progress: float = Field(ge=0, le=1)
+    done: int
+    total: int
+    unit: str
+    attempts: int
+    worker: str | None
+    seconds: float | None = Field(description="Time that its computing took.")
+    flop: float
+    size_bytes: int
+    result: dict[str, Any] | None
+    error: JobError | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class StageOut(Out):
+    """The steps of one kind, as one segment of the job's bar."""
+
+    kind: str
+    title: str
+    state: str
+    progress: float = Field(ge=0, le=1)
+    steps: int
+    whole: int = Field(description="How many of the steps are done.")
+    cached: bool = Field(description="All of them were found whole, made by an earlier job.")
+    seconds: float | None
+
+
+class QueueOut(Out):
+    """Where a waiting job stands."""
+
+    position: int | None = Field(description="1 is next; null when the job does not wait in line.")
+    ahead: int
+
+
+class JobSummary(Out):
+    """A job in a list."""
+
+    id: str
+    name: str
+    owner: OwnerOut
+    state: str
+    sentence: str = Field(description="What the job is doing, or why it waits, in words.")
+    progress: float = Field(ge=0, le=1, description="Share of the work that is done, weighed by arithmetic.")
+    eta_seconds: float | None = Field(description="Rough time left, from the time taken so far.")
+    stages: list[StageOut]
+    dataset: str
+    method: str
+    ipc: int
+    teachers: list[str]
+    cancel_requested: bool
+    error: JobError | None
+    queue: QueueOut
+    version: int = Field(description="Raised by every event of the job: `last_seq` of its events.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    urls: dict[str, str]
+
+
+class JobOut(JobSummary):
+    """A job with its steps."""
+
+    steps: list[StepOut]
+    seed: int
+    spec_sha256: str
+
+
+class JobPage(Out):
+    """A page of a list of jobs, newest first."""
+
+    data: list[JobSummary]
+    has_more: bool
+    next_cursor: str | None
+
+
+def job_out(session: Session, job: Job) -> JobOut:
+    """One job with all there is to say of it."""
+    [(summary, steps)] = _summaries(session, [job])
+    return JobOut(
+        **dict(summary),
+        steps=[step_out(step) for step in steps],
+        seed=job.spec.get("seed", 0),
+        spec_sha256=job.spec_sha256,
+    )
+
+
+def page_of_jobs(
+    session: Session,
+    user: User,
+    *,
+    states: Sequence[str] = (),
+    owner: str | None = None,
+    text: str | None = None,
+    after: str | None = None,
+    limit: int = 20,
+) -> JobPage:
+    """Jobs that the user may see, newest first. owner: `me`, an id or a name. after: the id that the last page ended with."""
+    query = visible_to(user)
+    if states:
+        query = query.where(Job.state.in_(states))
+    if owner:
+        named = user.id if owner == "me" else owner
+        query = query.join(User, User.id == Job.owner_id).where((User.id == named) | (User.name == named))
+    if text:
+        query = query.where(Job.name.icontains(text, autoescape=True))
+    if after:
+        query = query.where(Job.id < after)
+    found = list(session.scalars(query.order_by(Job.id.desc()).limit(limit + 1)))
+    shown = found[:limit]
+    has_more = len(found) > limit
+    return JobPage(data=summaries(session, shown), has_more=has_more, next_cursor=shown[-1].id if has_more else None)
+
+
+def summaries(session: Session, jobs: Sequence[Job]) -> list[JobSummary]:
+    """Jobs as they read in a list: a fixed number of queries, however many jobs."""
+    return [summary for summary, _ in _summaries(session, jobs)]
+
+
+def _summaries(session: Session, jobs: Sequence[Job]) -> list[tuple[JobSummary, list[Step]]]:
+    ids = [job.id for job in jobs]
+    steps: dict[str, list[Step]] = defaultdict(list)
+    query = select(Step).where(Step.job_id.in_(ids)).order_by(Step.job_id, Step.position)
+    for step in session.scalars(query.options(defer(Step.params), defer(Step.needs))):
+        steps[step.job_id].append(step)
+    owners = {
+        user.id: user for user in session.scalars(select(User).where(User.id.in_({job.owner_id for job in jobs})))
+    }
+    around = surroundings(session, [step for job in jobs for step in steps[job.id]])
+    return [(_summary(job, steps[job.id], owners[job.owner_id], around), steps[job.id]) for job in jobs]
+
+
+def _summary(job: Job, steps: Sequence[Step], owner: User, around: Surroundings) -> JobSummary:
+    done = progress(job, steps)
+    ahead = around.ahead(job)
+    return JobSummary(
+        id=job.id,
+        name=job.name,
+        owner=OwnerOut(id=owner.id, name=owner.name),
+        state=job.state,
+        sentence=sentence(job, steps, around),
+        progress=done,
+        eta_seconds=_eta_seconds(job, done),
+        stages=stages(steps),
+        dataset=dataset_name(job.spec),
+        method=job.spec["method"]["method"],
+        ipc=job.spec["ipc"],
+        teachers=[teacher["network"] for teacher in job.spec["teachers"]],
+        cancel_requested=job.cancel_requested,
+        error=JobError.model_validate(job.error) if job.error else None,
+        queue=QueueOut(position=None if ahead is None else ahead + 1, ahead=ahead or 0),
+        version=job.last_seq,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        urls=urls(job.id),
+    )
+
+
+def urls(job_id: str) -> dict[str, str]:
+    """Where the parts of a job are."""
+    base = f"/api/v1/jobs/{job_id}"
+    return {
+        "self": base,
+        "cancel": f"{base}/cancel",
+        "events": f"{base}/events",
+        "stream": f"{base}/events/stream",
+        "metrics": f"{base}/metrics",
+        "previews": f"{base}/previews",
+        "results": f"{base}/results",
+        "artifacts": f"{base}/artifacts",
+        "log": f"{base}/log",
+        "web": f"/jobs/{job_id}",
+    }
+
+
+def dataset_name(spec: dict[str, Any]) -> str:
+    """`digits`, `cifar10`, or a folder's last part."""
+    dataset = spec["dataset"]
+    if dataset["source"] == "folder":
+        return str(dataset["path"]).rstrip("/").rpartition("/")[2]
+    return str(dataset.get("name", dataset["source"]))
+
+
+def step_out(step: Step) -> StepOut:
+    """One step."""
+    shown = {name: getattr(step, name) for name in StepOut.model_fields if name not in {"progress", "error"}}
+    error = JobError.model_validate(step.error) if step.error else None
+    return StepOut(**shown, progress=fraction(step), error=error)
+
+
+def fraction(step: Step) -> float:
+    """How much of a step is done, 0..1."""
+    if step.state == StepState.SUCCEEDED:
+        return 1.0
+    return min(step.done / step.total, 1.0) if step.total else 0.0
+
+
+def progress(job: Job, steps: Sequence[Step]) -> float:
+    """Share of a job's arithmetic that is done; what was found in the store does not count, for it took no time."""
+    if job.state == JobState.SUCCEEDED:
+        return 1.0
+    own = [step for step in steps if not step.cached]
+    least = max(sum(step.flop for step in own), 1.0) * LEAST_SHARE / max(len(own), 1)
+    whole = sum(step.flop + least for step in own)
+    done = sum((step.flop + least) * fraction(step) for step in own)
+    return round(done / whole, 4) if whole else 0.0
+
+
+def stages(steps: Iterable[Step]) -> list[StageOut]:
+    """The bar of a job: its steps by kind, in the order in which a job goes through them."""
+    ordered = sorted(steps, key=lambda step: (ORDER[StepKind(step.kind)], step.position))
+    return [_stage(StepKind(kind), list(members)) for kind, members in groupby(ordered, key=lambda step: step.kind)]
+
+
+def _stage(kind: StepKind, steps: Sequence[Step]) -> StageOut:
+    times = [step.seconds for step in steps if step.seconds is not None and not step.cached]
+    return StageOut(
+        kind=kind,
+        title=STAGE_TITLES[kind],
+        state=stage_state([step.state for step in steps]),
+        progress=round(sum(map(fraction, steps)) / len(steps), 4),
+        steps=len(steps),
+        whole=sum(step.state == StepState.SUCCEEDED for step in steps),
+        cached=all(step.cached for step in steps),
+        seconds=sum(times) if times else None,
+    )
+
+
+def stage_state(states: Sequence[str]) -> str:
+    """One word for several steps: the worst news first, then what moves."""
+    for state in (StepState.FAILED, StepState.RUNNING, StepState.CANCELLED):
+        if state in states:
+            return state
+    waiting = states.count(StepState.QUEUED)
+    if not waiting:
+        return StepState.SUCCEEDED
+    return StepState.QUEUED if waiting == len(states) else StepState.RUNNING
+
+
+def _eta_seconds(job: Job, done: float) -> float | None:
+    if job.started_at is None or job.state in TERMINAL_JOB_STATES or done < ENOUGH_FOR_ETA:
+        return None
+    return round((utc_now() - job.started_at).total_seconds() * (1 - done) / done, 1)

@@ -1,0 +1,163 @@
+"""What came out of a job: the score card, and the files to download."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from statistics import fmean, stdev
+from urllib.parse import quote
+
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from app.jobs import steps_of
+from app.models import Job, Step, StepState
+from app.views.jobs import Out
+from engine.plan import Row, StepKind
+from engine.scores import SUBJECT_TITLES, Score, verdicts
+from engine.store import Store
+
+
+class RunOut(Out):
+    """One student."""
+
+    key: str
+    state: str
+    last: float | None = Field(description="Top-1 on the real test set after the last epoch, %.")
+    best: float | None = Field(description="The best of all its tests, %: chosen on the test set.")
+    seconds: float | None
+
+
+class RowOut(Out):
+    """One line of the score card. mean and std are of the last epoch."""
+
+    subject: str
+    title: str
+    student: str
+    labels: str
+    n: int = Field(description="Runs that are done.")
+    planned: int
+    mean: float | None
+    std: float | None = Field(description="Sample standard deviation; null below two runs.")
+    last: list[float]
+    best: list[float]
+    best_mean: float | None
+    runs: list[RunOut]
+
+
+class TeacherOut(Out):
+    """One teacher."""
+
+    key: str
+    network: str
+    state: str
+    cached: bool
+    top1_pct: float | None = Field(description="On the real test set.")
+    seconds: float | None
+
+
+class ResultsOut(Out):
+    """The score card."""
+
+    complete: bool
+    rows: list[RowOut]
+    teachers: list[TeacherOut]
+    verdicts: list[str] = Field(description="What the figures show, and what they do not, one sentence a baseline.")
+
+
+class ArtifactOut(Out):
+    """A file to download."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    url: str
+
+
+class ArtifactsOut(Out):
+    """The files of a finished job; none before."""
+
+    ready: bool
+    finished_at: datetime | None
+    data: list[ArtifactOut]
+
+
+def results(session: Session, job: Job) -> ResultsOut:
+    """The score card as far as it is known."""
+    steps = steps_of(session, job.id)
+    by_key = {step.key: step for step in steps}
+    rows = [_row(Row.model_validate(row), by_key) for row in job.rows]
+    return ResultsOut(
+        complete=all(row.n == row.planned for row in rows),
+        rows=rows,
+        teachers=[_teacher(step) for step in steps if step.kind == StepKind.TEACH],
+        verdicts=verdicts([_score(row) for row in rows if row.last]),
+    )
+
+
+def _row(row: Row, steps: Mapping[str, Step]) -> RowOut:
+    runs = [_run(steps[key]) for key in row.runs]
+    last = [run.last for run in runs if run.last is not None]
+    best = [run.best for run in runs if run.best is not None]
+    return RowOut(
+        subject=row.subject,
+        title=SUBJECT_TITLES.get(row.subject, row.subject),
+        student=row.student,
+        labels=row.labels,
+        n=len(last),
+        planned=len(runs),
+        mean=_mean(last),
+        std=stdev(last) if len(last) > 1 else None,
+        last=last,
+        best=best,
+        best_mean=_mean(best),
+        runs=runs,
+    )
+
+
+def _run(step: Step) -> RunOut:
+    result = (step.result or {}) if step.state == StepState.SUCCEEDED else {}
+    last, best = result.get("top1_last_pct"), result.get("top1_best_pct")
+    return RunOut(key=step.key, state=step.state, last=last, best=best, seconds=step.seconds)
+
+
+def _teacher(step: Step) -> TeacherOut:
+    return TeacherOut(
+        key=step.key,
+        network=step.params["teacher"]["network"],
+        state=step.state,
+        cached=step.cached,
+        top1_pct=(step.result or {}).get("top1_pct"),
+        seconds=step.seconds,
+    )
+
+
+def _score(row: RowOut) -> Score:
+    return Score(
+        subject=row.subject, student=row.student, labels=row.labels, last=tuple(row.last), best=tuple(row.best)
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def artifacts(session: Session, store: Store, job: Job) -> ArtifactsOut:
+    """What can be downloaded: the files of the package step, once it is whole."""
+    package = next((step for step in steps_of(session, job.id) if step.key == job.package_key), None)
+    if package is None or package.state != StepState.SUCCEEDED or not store.is_whole(job.package_key):
+        return ArtifactsOut(ready=False, finished_at=None, data=[])
+    manifest = store.manifest(job.package_key)
+    return ArtifactsOut(
+        ready=True,
+        finished_at=manifest.finished_at,
+        data=[
+            ArtifactOut(
+                name=name,
+                size_bytes=entry.size_bytes,
+                sha256=entry.sha256,
+                url=f"/api/v1/jobs/{job.id}/artifacts/{quote(name)}",
+            )
+            for name, entry in sorted(manifest.files.items())
+        ],
+    )
