@@ -72,7 +72,9 @@ def apply_view(images: Tensor, view: View, size: int) -> Tensor:
 
     All four are linear and separable, hence two matrix products; their gradient is the same on every run and device.
     """
-    top, left, high, wide = (torch.full((1,), edge, device=images.device) for edge in view.box)  # no wait for the device
+    top, left, high, wide = (
+        torch.full((1,), edge, device=images.device) for edge in view.box
+    )  # no wait for the device
     down = resampling_weights(top, high, full=images.shape[2], size=size)[0].roll(view.roll[0], 0)
     across = resampling_weights(left, wide, full=images.shape[3], size=size)[0]
     across = (across.flip(0) if view.flip else across).roll(view.roll[1], 0)
@@ -88,7 +90,7 @@ def crop_floats(images: Tensor, boxes: Tensor, size: int) -> Tensor:
 def crop_pixels(pixels: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
     """(N, C, H, W) uint8, (N, 4) boxes, (N,) flips -> (N, C, size, size) float32 levels 0..255, whole numbers.
 
-    Rounds after either axis, across first, as Pillow's bilinear resize does on 8-bit images.
+    Rounds after either axis, across first, as Pillow's bilinear resize of 8-bit images does: within one level of it.
     """
     down, across = _weights_of(boxes, pixels, size)
     across = torch.where(flips.to(pixels.device)[:, None, None], across.flip(1), across).float()

@@ -36,11 +36,29 @@ NETWORKS: dict[str, Network] = {
         Network(name="resnet101", title="ResNet-101", small_gflop=5.02, large_gflop=15.6, parameters_m=42.51),
         Network(name="densenet121", title="DenseNet-121", small_gflop=1.777, large_gflop=5.666, parameters_m=6.956),
         Network(name="mobilenet_v2", title="MobileNetV2", small_gflop=0.1823, large_gflop=0.599, parameters_m=2.297),
-        Network(name="shufflenet_v2_x0_5", title="ShuffleNetV2 x0.5", small_gflop=0.0218, large_gflop=0.07893, parameters_m=0.352),
-        Network(name="shufflenet_v2_x1_0", title="ShuffleNetV2 x1.0", small_gflop=0.09, large_gflop=0.2878, parameters_m=1.264),
+        Network(
+            name="shufflenet_v2_x0_5",
+            title="ShuffleNetV2 x0.5",
+            small_gflop=0.0218,
+            large_gflop=0.07893,
+            parameters_m=0.352,
+        ),
+        Network(
+            name="shufflenet_v2_x1_0",
+            title="ShuffleNetV2 x1.0",
+            small_gflop=0.09,
+            large_gflop=0.2878,
+            parameters_m=1.264,
+        ),
         Network(name="convnet3", title="ConvNet, 3 layers", small_gflop=0.1015, large_gflop=None, parameters_m=0.3008),
         Network(name="convnet4", title="ConvNet, 4 layers", small_gflop=0.1062, large_gflop=None, parameters_m=0.4486),
-        Network(name="convnet3_w32", title="ConvNet, 3 layers, width 32", small_gflop=0.007668, large_gflop=None, parameters_m=0.01991),
+        Network(
+            name="convnet3_w32",
+            title="ConvNet, 3 layers, width 32",
+            small_gflop=0.007668,
+            large_gflop=None,
+            parameters_m=0.01991,
+        ),
     )
 }
 

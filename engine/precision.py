@@ -1,10 +1,11 @@
 """How exactly a forward pass computes. Statistics, losses and images stay fp32 in every case."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,3 +30,26 @@ def computing(precision: Precision, device: torch.device) -> Iterator[None]:
             stack.enter_context(flags)
         stack.enter_context(torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"))
         yield
+
+
+def training_layout(device: torch.device) -> torch.memory_format:
+    """The order of a map's values that trains fastest: channels last on a GPU, not on a CPU (measured, 8 images of 32 px)."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
+def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
+    """Keeps fp16 gradients from vanishing; does nothing in the other precisions."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+
+def scaler_state(scaler: torch.amp.GradScaler) -> dict[str, Tensor]:
+    """What a scaler has learnt; empty for one that does nothing."""
+    state = scaler.state_dict()
+    return {"scaler": torch.tensor([state["scale"], state["_growth_tracker"]])} if state else {}
+
+
+def restore_scaler(scaler: torch.amp.GradScaler, state: Mapping[str, Tensor]) -> None:
+    """Give a scaler back what `scaler_state` took out, if it was in there."""
+    if "scaler" in state:
+        scale, growth = state["scaler"].tolist()
+        scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": int(growth)})

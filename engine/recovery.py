@@ -16,7 +16,7 @@ from engine.errors import Diverged
 from engine.losses import RecoverLoss, recover_loss
 from engine.models import frozen
 from engine.pixels import limits, resized
-from engine.precision import Precision, computing
+from engine.precision import Precision, computing, gradient_scaler, restore_scaler, scaler_state
 from engine.randomness import generator
 from engine.schedule import default_jitter, recover_lr, stage_sizes
 from engine.spec import Fadrm
@@ -100,7 +100,7 @@ class Recovery:
     iteration t at S px, views(t, S); by default drawn from (seed, place, t) and nothing else.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a block is made of
         self,
         *,
         teachers: Sequence[nn.Module],
@@ -118,7 +118,7 @@ class Recovery:
         self._patches, self._labels = patches, labels
         self._low, self._high = limits(statistics, patches.device)
         self._views = views or partial(recovery_view, recipe, seed, place)
-        self._scaler = torch.amp.GradScaler(patches.device.type, enabled=recipe.precision == "fp16")
+        self._scaler = gradient_scaler(recipe.precision, patches.device)
         self._open(0, resized(patches, recipe.stages[0].size))
 
     @property
@@ -137,12 +137,11 @@ class Recovery:
     def state(self) -> dict[str, Tensor]:
         """Everything that the next iterations depend on: for safetensors, and for `restore`."""
         adam = self._adam.state[self._images]
-        scaler = self._scaler.state_dict()
         return {
             "images": self._images.detach().clone(),
             "progress": torch.tensor([self.step, self._stage]),
             **{f"adam.{name}": adam[name].clone() for name in ("step", "exp_avg", "exp_avg_sq") if name in adam},
-            **({"scaler": torch.tensor([scaler["scale"], scaler["_growth_tracker"]])} if scaler else {}),
+            **scaler_state(self._scaler),
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -151,19 +150,18 @@ class Recovery:
         self._open(stage, state["images"].to(self._patches.device))
         adam = {name.removeprefix("adam."): value for name, value in state.items() if name.startswith("adam.")}
         if adam:
-            moments = {name: value.to(self._patches.device, copy=True) for name, value in adam.items() if name != "step"}
-            self._adam.state[self._images] = {"step": adam["step"].clone(), **moments}
-        if "scaler" in state:
-            scale, growth = state["scaler"].tolist()
-            self._scaler.load_state_dict(
-                {**self._scaler.state_dict(), "scale": scale, "_growth_tracker": int(growth)}
-            )
+            self._adam.state[self._images] = {
+                name: value.to(self._patches.device, copy=True) for name, value in adam.items()
+            }
+        restore_scaler(self._scaler, state)
 
     def _open(self, stage: int, images: Tensor) -> None:
         """Begin a stage: the images as given, and an Adam that remembers nothing."""
         self._stage = stage
         self._images = images.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
-        self._adam = torch.optim.Adam([self._images], lr=self.recipe.lr, betas=self.recipe.betas, eps=ADAM_EPS)
+        self._adam = torch.optim.Adam(
+            [self._images], lr=self.recipe.lr, betas=self.recipe.betas, eps=ADAM_EPS, fused=True
+        )
 
     def _iterate(self, every: int) -> Iteration:
         step, stage = self.step, self.recipe.stage_of(self.step)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from engine.models.convnet import ConvNet
@@ -68,6 +67,8 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _large(name: str, *, num_classes: int, channels: int) -> nn.Module:
     if NETWORKS[name].small_only:
         raise ValueError(f"{name} exists below {SMALL_BELOW_PX} px only: choose a network of torchvision's")
+    import torchvision  # here: the small forms, and so most downloads, do without
+
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
     if channels != 3:
         _replace_stem(model, channels)

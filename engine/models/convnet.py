@@ -24,6 +24,4 @@ class ConvNet(nn.Module):
 
 
 def _layer(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.AvgPool2d(2)
-    )
+    return nn.Sequential(nn.Conv2d(channels, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.AvgPool2d(2))

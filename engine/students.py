@@ -1,0 +1,202 @@
+"""Students: networks trained from scratch on the distilled images, and tested on real ones (recipe.md 2.4).
+
+N images of an epoch, n images of a batch, M test images, C channels, S pixels a side, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.datasets import Statistics
+from engine.errors import Diverged
+from engine.labels import LabelPlan, halves, mix_shares, rendered_batches
+from engine.losses import distillation_loss, mixed_cross_entropy
+from engine.pixels import normalised
+from engine.precision import (
+    Precision,
+    computing,
+    gradient_scaler,
+    restore_scaler,
+    scaler_state,
+    training_layout,
+)
+from engine.randomness import repeatable
+from engine.schedule import student_lr
+
+TESTED_PIXELS = {"cpu": 2**18, "cuda": 2**22}  # of a batch of test images
+
+Criterion = Callable[[Tensor, slice], Tensor]  # logits (n, K) and their positions in the epoch -> mean loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentRecipe:
+    """How a student is trained. Defaults: the authors' scripts."""
+
+    epochs: int
+    lr: float = 0.001
+    eta: float = 2.0
+    weight_decay: float = 0.01
+    precision: Precision = "fp32"
+
+
+class Student:
+    """A network under training. Its state can be taken out and put back between any two epochs."""
+
+    def __init__(self, model: nn.Module, recipe: StudentRecipe, *, device: torch.device, seed: int = 0) -> None:
+        """seed: of the network's own randomness (dropout); what it is shown is decided by the plan."""
+        self.model = model.to(device).to(memory_format=training_layout(device))
+        self.recipe = recipe
+        self.epoch = 0  # epochs done
+        self._device, self._seed = device, seed
+        self._optimizer = student_optimizer(self.model, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self._scaler = gradient_scaler(recipe.precision, device)
+
+    def train_epoch(self, images: Tensor, plan: LabelPlan, criterion: Criterion, *, statistics: Statistics) -> float:
+        """One pass over (N, C, S, S) uint8 images, in the plan's batches; returns the mean loss of its batches, nats.
+
+        Raises Diverged when it is not finite.
+        """
+        self.model.train()
+        self._set_lr(student_lr(self.epoch, epochs=self.recipe.epochs, lr=self.recipe.lr, eta=self.recipe.eta))
+        total = torch.zeros((), device=self._device)
+        with repeatable(self._seed, "student", self.epoch, device=self._device):
+            for positions, inputs in rendered_batches(images, plan, statistics=statistics, device=self._device):
+                total += self.descend(inputs, positions, criterion).mean()
+        loss = total.item() / len(plan.batches)
+        if not math.isfinite(loss):
+            raise Diverged("student training", self.epoch)
+        self.epoch += 1
+        return loss
+
+    def descend(self, inputs: Tensor, positions: slice, criterion: Criterion) -> Tensor:
+        """One step of the optimiser on one batch (n, C, S, S), seen in two halves; returns the loss of each, undivided.
+
+        Each half has batch statistics of its own, as when it was labelled; the gradient is that of the mean loss.
+        """
+        parts = halves(len(inputs))
+        losses = []
+        self._optimizer.zero_grad()
+        for part in parts:
+            with computing(self.recipe.precision, self._device):
+                logits = self.model(inputs[part].contiguous(memory_format=training_layout(self._device)))
+            loss = criterion(logits, slice(positions.start + part.start, positions.start + part.stop))
+            torch.autograd.backward(self._scaler.scale(loss / len(parts)))
+            losses.append(loss.detach())
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return torch.stack(losses)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next epochs depend on: for safetensors, and for `restore`."""
+        remembered: dict[int, dict[str, Tensor]] = self._optimizer.state_dict()["state"]
+        return {
+            "epoch": torch.tensor(self.epoch),
+            **{f"model.{name}": value.clone() for name, value in self.model.state_dict().items()},
+            **{f"adam.{i}.{name}": value.clone() for i, entry in remembered.items() for name, value in entry.items()},
+            **scaler_state(self._scaler),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from where `state` was taken: the weights will be the same to the byte."""
+        self.epoch = int(state["epoch"])
+        weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+        self.model.load_state_dict(weights)
+        remembered: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            if name.startswith("adam."):
+                _, index, entry = name.split(".")
+                remembered.setdefault(int(index), {})[entry] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": remembered, "param_groups": groups})
+        restore_scaler(self._scaler, state)
+
+    def _set_lr(self, lr: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+
+
+def student_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW that decays the weights of two and more dimensions, and neither biases nor batch norm."""
+    decayed = [value for name, value in model.named_parameters() if _decays(name, value)]
+    others = [value for name, value in model.named_parameters() if not _decays(name, value)]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, fused=True)
+
+
+def _decays(name: str, value: Tensor) -> bool:
+    return "weight" in name and value.dim() >= 2
+
+
+def soft_criterion(teacher_logits: Tensor, *, temperature: float, device: torch.device) -> Criterion:
+    """Learn from the teachers' (N, K) logits of an epoch, by position in its plan."""
+    targets = teacher_logits.to(device)
+    return lambda logits, positions: distillation_loss(logits, targets[positions], temperature=temperature)
+
+
+def hard_criterion(labels: Tensor, plan: LabelPlan, *, side: int, device: torch.device) -> Criterion:
+    """Learn the true classes: (N,) labels by image, mixed by area where CutMix mixed images of side x side px."""
+    own = labels.cpu()[plan.order.long()].long()
+    pasted = torch.cat([own[batch][plan.partners[batch].long()] for batch in plan.batches]).to(device)
+    sizes = torch.tensor([batch.stop - batch.start for batch in plan.batches])
+    shares = mix_shares(plan, side).repeat_interleave(sizes).to(device)
+    own = own.to(device)
+    return lambda logits, positions: mixed_cross_entropy(logits, own[positions], pasted[positions], shares[positions])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """How a network does on a test set."""
+
+    top1_pct: float
+    top5_pct: float | None  # None for up to five classes
+    loss: float  # mean cross-entropy, nats
+
+
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    statistics: Statistics,
+    precision: Precision,
+    device: torch.device,
+) -> Accuracy:
+    """Test a model, which is left in eval mode, on (M, C, S, S) uint8 images, wherever they lie, and their (M,) labels."""
+    model.eval()
+    size = max(1, TESTED_PIXELS.get(device.type, 2**18) // images.shape[-1] ** 2)
+    sums, num_classes = torch.zeros(3, dtype=torch.float64, device=device), 0
+    with torch.no_grad():
+        for start in range(0, len(images), size):
+            inputs = normalised(images[start : start + size].to(device), statistics)
+            with computing(precision, device):
+                logits = model(inputs.contiguous(memory_format=training_layout(device)))
+            sums += _judged(logits.float(), labels[start : start + size].to(device))
+            num_classes = logits.shape[1]
+    top1, top5, loss = (sums / len(images)).tolist()
+    return Accuracy(top1_pct=100 * top1, top5_pct=100 * top5 if num_classes > 5 else None, loss=loss)
+
+
+def top1_pct(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    statistics: Statistics,
+    precision: Precision,
+    device: torch.device,
+) -> float:
+    """Share of (M, C, S, S) uint8 test images that a model recognises, %."""
+    return evaluate(model, images, labels, statistics=statistics, precision=precision, device=device).top1_pct
+
+
+def _judged(logits: Tensor, labels: Tensor) -> Tensor:
+    """(3,) float64 sums over a batch: images whose class is the best guess, is among the best five, cross-entropy."""
+    hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    return torch.stack([hits[:, 0].sum(), hits.sum(), loss]).double()
