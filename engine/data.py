@@ -73,7 +73,11 @@ def statistics_of(facts: dict[str, Any]) -> Statistics:
 @lru_cache(maxsize=4)
 def resident(folder: Path, name: str, device: torch.device) -> Tensor:
     """An array of a whole step, on the device where it fits there, else read from the disk as it is touched."""
-    array = arrays.read(folder / f"{name}.npy")
+    return fitted(arrays.read(folder / f"{name}.npy"), device)
+
+
+def fitted(array: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device where there is room for it, else the array itself."""
     return array.to(device, copy=True) if array.nbytes <= _room(device) else array
 
 

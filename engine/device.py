@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 
 import torch
-from torch import nn
 
 from engine.errors import OutOfMemory, SpecInvalid
 from engine.precision import Precision, precision_for
@@ -56,17 +53,6 @@ def resolve(wish: WantedPrecision, device: torch.device) -> Precision:
             pointer="/precision",
         )
     return precision_for(wish, device)
-
-
-@contextmanager
-def repeatable_dropout(model: nn.Module, seed: int) -> Iterator[None]:
-    """Let a model's dropout, which knows only torch's own random stream, depend on `seed` alone."""
-    drops = any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in model.modules())
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices, enabled=drops):
-        if drops:
-            torch.manual_seed(seed)
-        yield
 
 
 def environment(device: torch.device) -> dict[str, str]:

@@ -1,7 +1,4 @@
-"""Where real images come from, and how any image file becomes a square of 8-bit RGB.
-
-S pixels of the square result.
-"""
+"""Where real images come from: the pictures of each kind of data set, not decoded yet. S pixels of a square result."""
 
 from __future__ import annotations
 
@@ -13,16 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from engine.datasets import DIGITS_TEST_EVERY, index_folder
+from engine.decoding import UNREADABLE, opened, square
 from engine.errors import DatasetMissing
 from engine.spec import DatasetSpec, Digits, Folder, Torchvision
-
-TEST_MARGIN = 256 / 224  # large test images are resized to this much more than what is cut out of their middle
-MAX_PIXELS = 100_000_000  # of one image: more is taken for an attack on the memory
 
 
 class ReadError(Exception):
@@ -45,7 +39,7 @@ class Picture:
         """(3, S, S) uint8. margin: cut it out of a slightly larger one, as large test images are. Raises ReadError."""
         try:
             return square(self.load(), resolution, margin=margin)
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise ReadError(self.name, str(error) or type(error).__name__) from error
 
 
@@ -72,42 +66,11 @@ def open_origin(spec: DatasetSpec, downloads: Path) -> Origin:
             return _torchvision(spec, downloads)
 
 
-def square(image: Image.Image, resolution: int, *, margin: bool = False) -> Tensor:
-    """Any image -> (3, S, S) uint8: upright, RGB, shorter side resized (bilinear), the middle cut out."""
-    image = as_rgb(ImageOps.exif_transpose(image))
-    shorter = round(resolution * TEST_MARGIN) if margin else resolution
-    scale = shorter / min(image.size)
-    size = (max(round(image.width * scale), shorter), max(round(image.height * scale), shorter))
-    image = image.resize(size, Image.Resampling.BILINEAR) if size != image.size else image
-    left, top = (image.width - resolution) // 2, (image.height - resolution) // 2
-    image = image.crop((left, top, left + resolution, top + resolution))
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB: 16-bit greys are scaled, not cut off; what is transparent lies on white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        levels = np.asarray(image).astype(np.float64)
-        return Image.fromarray((levels.clip(0, 65535) / 257).round().astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _opened(path: Path) -> Image.Image:
-    image = Image.open(path)
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
-    image.load()
-    return image
-
-
 def _folder(spec: Folder) -> Origin:
     train, test, classes = index_folder(spec)
     root = Path(spec.path)
     pictures = [
-        tuple(Picture(name=item.path, label=item.label, load=partial(_opened, root / item.path)) for item in items)
+        tuple(Picture(name=item.path, label=item.label, load=partial(opened, root / item.path)) for item in items)
         for items in (train, test)
     ]
     return Origin(

@@ -19,6 +19,7 @@ from engine import arrays
 from engine.context import Context, Result, Telling
 from engine.data import chunks
 from engine.datasets import IMAGENET, KNOWN_STATISTICS, Statistics, describe
+from engine.decoding import LARGE_PX
 from engine.errors import DatasetInvalid
 from engine.events import Event, Log, Progress, Started
 from engine.params import PrepareParams
@@ -28,7 +29,6 @@ from engine.spec import Torchvision
 CHUNK = 512  # images between two lines of progress
 THREADS = 8
 NAMED_FILES = 20  # of those that cannot be read, how many the error names
-LARGE_PX = 128  # from here on ImageNet's statistics, and test images cut out of a wider one
 SMALLEST_STD = 1e-3  # of intensities 0..1: a channel that never changes must not be divided by 0
 
 

@@ -21,14 +21,13 @@ from engine.augment import crop_pixels, draw_boxes, draw_flips
 from engine.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer, taken_from, under
 from engine.context import Context, Result, State, Telling
 from engine.data import RealData, batch_of, real_data, resident
-from engine.device import repeatable_dropout
 from engine.errors import DatasetInvalid, Diverged
 from engine.events import Event, Metric, Progress, Started
 from engine.models import build
 from engine.params import TeachParams
 from engine.pixels import normalised
-from engine.precision import Precision, computing
-from engine.randomness import generator, seed_of
+from engine.precision import Precision, computing, gradient_scaler, restore_scaler, scaler_state
+from engine.randomness import generator, repeatable, seed_of
 from engine.spec import Teacher
 from engine.store import sha256_of_file
 from engine.students import top1_pct
@@ -127,7 +126,7 @@ class _Training:
             device=device,
             model=model,
             optimizer=_optimizer(model, teacher),
-            scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+            scaler=gradient_scaler(precision, device),
             loss_sum=torch.zeros((), device=device),
         )
 
@@ -153,7 +152,7 @@ class _Training:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = _lr(self.step, steps=self.teacher.epochs * self.batches, lr=self.teacher.lr)
-        with repeatable_dropout(self.model, seed_of(self.teacher.seed, "teach", "dropout", self.step)):
+        with repeatable(self.teacher.seed, "teach", "dropout", self.step, device=self.device):
             with computing(self.precision, self.device):
                 logits = self.model(images)
             loss = F.cross_entropy(logits.float(), labels)
@@ -190,21 +189,17 @@ class _Training:
         tensors = {
             **under("model", self.model.state_dict()),
             **under("optimizer", optimizer_tensors(self.optimizer)),
+            **scaler_state(self.scaler),
             "loss_sum": self.loss_sum,
         }
-        facts = {
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "top1_pct": self.top1_pct,
-            "scaler": self.scaler.state_dict(),
-        }
+        facts = {"epoch": self.epoch, "batch": self.batch, "top1_pct": self.top1_pct}
         return tensors, facts
 
     def restore(self, found: Checkpoint) -> None:
         """Go on from a checkpoint: the weights will be the same to the byte."""
         self.model.load_state_dict(taken_from("model", found.tensors))
         restore_optimizer(self.optimizer, taken_from("optimizer", found.tensors))
-        self.scaler.load_state_dict(found.facts["scaler"])
+        restore_scaler(self.scaler, found.tensors)
         self.loss_sum = found.tensors["loss_sum"].to(self.device)
         self.epoch, self.batch = found.facts["epoch"], found.facts["batch"]
         self.top1_pct = found.facts["top1_pct"]

@@ -1,0 +1,44 @@
+"""The kinds of steps: one file each, which speak to each other only by the files that they leave."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+
+from engine.context import Context, Telling
+from engine.params import (
+    EvaluateParams,
+    PackageParams,
+    PrepareParams,
+    RecoverParams,
+    RelabelParams,
+    SelectParams,
+    TeachParams,
+)
+from engine.plan import StepKind
+from engine.steps.evaluate import evaluate
+from engine.steps.package import package
+from engine.steps.prepare import prepare
+from engine.steps.recover import recover
+from engine.steps.relabel import relabel
+from engine.steps.select import select
+from engine.steps.teach import teach
+
+PARAMS: dict[StepKind, type[BaseModel]] = {
+    StepKind.PREPARE: PrepareParams,
+    StepKind.TEACH: TeachParams,
+    StepKind.SELECT: SelectParams,
+    StepKind.RECOVER: RecoverParams,
+    StepKind.RELABEL: RelabelParams,
+    StepKind.EVALUATE: EvaluateParams,
+    StepKind.PACKAGE: PackageParams,
+}
+STEPS: dict[StepKind, Callable[[Context[Any]], Telling]] = {
+    StepKind.PREPARE: prepare,
+    StepKind.TEACH: teach,
+    StepKind.SELECT: select,
+    StepKind.RECOVER: recover,
+    StepKind.RELABEL: relabel,
+    StepKind.EVALUATE: evaluate,
+    StepKind.PACKAGE: package,
+}

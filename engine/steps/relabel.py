@@ -1,0 +1,173 @@
+"""The teachers' soft labels for everything that a student will see: each epoch's crops, flips and cut-mixes.
+
+Leaves the plan of each epoch and logits.npy (E, N, K) fp16, in the order of the plan's positions.
+E epochs, N images (ipc after ipc, classes ascending), B batches, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from engine import arrays
+from engine import device as devices
+from engine.checkpoint import Checkpoint
+from engine.context import Context, Result, State, Telling
+from engine.data import RealData, fitted, images_of, real_data, teacher_facts, teachers
+from engine.events import Event, Log, Progress, Started
+from engine.labels import PLAN_ARRAYS, batch_slices, draw_plan, rendered_batches, soft_labels
+from engine.params import RelabelParams
+from engine.precision import Precision
+from engine.spec import Labels
+from engine.store import sync
+from engine.students import top1_pct
+
+SURE = 5  # times chance: a teacher this good on real images ...
+LOST = (
+    2  # ... which recognises its own images less often than so many times chance, probably has its classes in disorder
+)
+
+
+def relabel(context: Context[RelabelParams]) -> Telling:
+    """Epoch after epoch; each is drawn, rendered and labelled by itself."""
+    labelling = _Labelling.begin(context, context.resumed())
+    epochs = context.params.labels.epochs
+    yield Started(total=epochs, unit="epochs", resumed_at=labelling.epoch, device=str(context.device))
+    while labelling.epoch < epochs:
+        labelling.label()
+        yield Progress(done=labelling.epoch, total=epochs, unit="epochs")
+        if labelling.epoch < epochs:
+            yield from context.pause(labelling.epoch, labelling.state)
+    for file in sorted(labelling.folder.iterdir()):
+        place(file, context.out / file.name)
+    return (yield from _judge(context, labelling))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Labelling:
+    """Labels under way: on the disk, where the next attempt finds them."""
+
+    params: RelabelParams
+    device: torch.device
+    data: RealData
+    images: Tensor  # (N, 3, S, S) uint8
+    teachers: list[nn.Module]
+    precision: Precision
+    folder: Path
+    arrays: dict[str, Tensor]
+    epoch: int = 0  # done
+
+    @classmethod
+    def begin(cls, context: Context[RelabelParams], found: Checkpoint | None) -> Self:
+        """Empty arrays, or those that an earlier attempt left: copied, so that no two attempts write to the same."""
+        data = real_data(context.folder("data"))
+        images = fitted(images_of(context.folders("images")).flatten(0, 1), context.device)
+        folder = context.checkpoints.folder / f"labels-{context.checkpoints.attempt:06d}"
+        earlier = None if found is None else context.checkpoints.folder / found.facts["folder"]
+        if earlier is None or not earlier.is_dir():
+            made, epoch = _create(folder, len(images), data.num_classes, context.params.labels), 0
+        else:
+            assert found is not None
+            if earlier != folder:
+                shutil.copytree(earlier, folder, dirs_exist_ok=True)
+            made = {name: arrays.read(folder / f"{name}.npy", writable=True) for name in (*PLAN_ARRAYS, "logits")}
+            epoch = found.facts["epoch"]
+        return cls(
+            params=context.params,
+            device=context.device,
+            data=data,
+            images=images,
+            teachers=teachers(context.folders("teacher"), context.device),
+            precision=devices.resolve(context.params.precision, context.device),
+            folder=folder,
+            arrays=made,
+            epoch=epoch,
+        )
+
+    def label(self) -> None:
+        """Draw and label one epoch."""
+        labels, statistics = self.params.labels, self.data.statistics
+        plan = draw_plan(
+            len(self.images),
+            batch_size=labels.batch_size,
+            side=self.data.resolution,
+            seed=self.params.seed,
+            epoch=self.epoch,
+            flip=self.params.flip,
+            cutmix=labels.cutmix,
+        )
+        for name, values in plan.tensors().items():
+            self.arrays[name][self.epoch] = values
+        for rows, images in rendered_batches(self.images, plan, statistics=statistics, device=self.device):
+            logits = soft_labels(self.teachers, images, statistics=labels.statistics, precision=self.precision)
+            self.arrays["logits"][self.epoch, rows] = logits.half().cpu()
+        self.epoch += 1
+
+    def state(self) -> State:
+        """How many epochs are safe on the disk, and where."""
+        for file in self.folder.iterdir():
+            sync(file)
+        return {}, {"epoch": self.epoch, "folder": self.folder.name}
+
+
+def _create(folder: Path, images: int, classes: int, labels: Labels) -> dict[str, Tensor]:
+    """The arrays of all epochs, their room on the disk taken."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+        "order": ((images,), torch.int32),
+        "boxes": ((images, 4), torch.int16),
+        "flips": ((images,), torch.bool),
+        "partners": ((images,), torch.int16),
+        "mix_boxes": ((len(batch_slices(images, labels.batch_size)), 4), torch.int16),
+        "logits": ((images, classes), torch.float16),
+    }
+    return {
+        name: arrays.create(folder / f"{name}.npy", (labels.epochs, *shape), dtype)
+        for name, (shape, dtype) in shapes.items()
+    }
+
+
+def place(file: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the disk does not do that."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
+
+
+def _judge(context: Context[RelabelParams], labelling: _Labelling) -> Generator[Event, None, Result]:
+    """The figures, and a warning when the teachers do not see in the images what their labels say."""
+    classes = labelling.data.num_classes
+    facts = [teacher_facts(folder) for folder in context.folders("teacher")]
+    labels = torch.arange(classes).repeat(len(labelling.images) // classes)
+    on_images = [
+        top1_pct(
+            model,
+            labelling.images,
+            labels,
+            statistics=labelling.data.statistics,
+            precision=labelling.precision,
+            device=context.device,
+        )
+        for model in labelling.teachers
+    ]
+    for fact, accuracy in zip(facts, on_images, strict=True):
+        if accuracy < LOST * 100 / classes and fact["top1_pct"] > SURE * 100 / classes:
+            yield Log(
+                level="warning",
+                message=f"Teacher {fact['network']} reaches {fact['top1_pct']:.1f} % on real images, but recognises only "
+                f"{accuracy:.1f} % of these: are its classes in the same order as the images'?",
+            )
+    return {
+        "epochs": labelling.epoch,
+        "images": len(labelling.images),
+        "teacher_top1_pct_on_images": sum(on_images) / len(on_images),
+        "precision": labelling.precision,
+    }
