@@ -122,6 +122,11 @@ def count_runnable(session: Session) -> int:
     return session.scalar(select(func.count()).select_from(Step).join(Job, Job.id == Step.job_id).where(runnable())) or 0
 
 
+def is_claimable(session: Session, *, max_running_per_user: int = 64) -> bool:
+    """Whether `claim` would find something."""
+    return session.execute(_claimable(None, max_running_per_user)).first() is not None
+
+
 def _claimable(prefer_job: str | None, max_running_per_user: int) -> Select[int, str]:
     running = (
         select(Job.owner_id, func.count().label("count"))

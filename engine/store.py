@@ -121,9 +121,9 @@ class Store:
         """The manifest of a whole step. Raises FileNotFoundError when it is not whole."""
         return Manifest.model_validate_json((self.step(key) / MANIFEST).read_bytes())
 
-    def attempt(self, key: str, fence: int) -> Path:
-        """An empty folder for one attempt to write in."""
-        folder = self.root / "work" / key / f"attempt-{fence}"
+    def attempt(self, key: str, name: int | str) -> Path:
+        """An empty folder for one attempt to write in. name: unlike that of any other attempt at this key."""
+        folder = self.root / "work" / key / f"attempt-{name}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder

@@ -1,0 +1,139 @@
+"""One attempt of one step: listens to the engine, renews the lease with what it tells, and says how it ended."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import leases
+from app.leases import Lease
+from app.services import Services
+from engine.events import Event, Finished, Log
+from engine.launch import EXIT_DRAINED, Request
+from worker.persist import is_passing, patiently
+from worker.previews import keep_previews
+from worker.supervise import EngineProcess, Fuse
+
+CANCEL_GRACE_S = 3.0  # nobody wants a checkpoint of a cancelled job
+LOOK_S = 0.2  # how often a running step looks whether the worker is to stop
+log = logging.getLogger(__name__)
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    FINISHED = "finished"  # the engine says that the step is whole
+    FAILED = "failed"  # the engine says why it cannot be done
+    CANCELLED = "cancelled"  # nobody wants it any more
+    RELEASED = "released"  # stopped on our account: to go on from the checkpoint, here or elsewhere
+    CRASHED = "crashed"  # the engine ended without a word
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """A lease, the engine that works under it, and the folder it writes in."""
+
+    services: Services
+    lease: Lease
+    engine: EngineProcess
+    device: str  # as the engine sees it
+    out: Path
+    stop: Callable[[], bool]
+
+    def run(self) -> Outcome:
+        """Let the engine do the step. Raises LeaseLost; the engine is then still to be ended."""
+        settings = self.services.settings
+        began = time.monotonic()
+        self._note_process()
+        grace_s = min(settings.grace_s, max(0.5, (settings.lease_s - settings.self_fence_s) / 2))
+        with Fuse(self.engine, limit_s=settings.self_fence_s, grace_s=grace_s) as fuse:
+            fuse.renew(began)
+            self.engine.ask(self._request())
+            outcome = self._accompany(fuse)
+        self._flush(certain=outcome == Outcome.FINISHED)
+        return outcome
+
+    def _request(self) -> Request:
+        return Request(
+            step=self.lease.step,
+            store=self.services.store.root.absolute(),
+            out=self.out.absolute(),
+            attempt=self.lease.fence,
+            device=self.device,
+            checkpoint_s=self.services.settings.checkpoint_s,
+        )
+
+    def _note_process(self) -> None:
+        pid, started = self.engine.pid, self.engine.started
+        patiently(
+            self.services.database,
+            lambda session: leases.set_process(session, self.lease, pid=pid, pid_started=started),
+            stop=self.stop,
+        )
+
+    def _accompany(self, fuse: Fuse) -> Outcome:
+        settings = self.services.settings
+        next_beat = time.monotonic()
+        while True:
+            if self.engine.wait(min(LOOK_S, next_beat - time.monotonic())):
+                return self._ending(fuse)
+            if self.stop():
+                log.info("step interrupted", extra={"step": self.lease.step_id})
+                self.engine.terminate(settings.grace_s)
+                return self._ending(fuse)
+            if time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + settings.heartbeat_s
+                if self._beat(fuse):
+                    self.engine.terminate(min(CANCEL_GRACE_S, settings.grace_s))
+                    return Outcome.CANCELLED
+
+    def _ending(self, fuse: Fuse) -> Outcome:
+        if self.engine.verdict is not None:
+            return Outcome.FINISHED if isinstance(self.engine.verdict, Finished) else Outcome.FAILED
+        ours = fuse.blown or self.stop() or self.engine.exit_code == EXIT_DRAINED
+        return Outcome.RELEASED if ours else Outcome.CRASHED
+
+    def _beat(self, fuse: Fuse) -> bool:
+        """Renew the lease with what the engine told. Returns whether it is to be stopped. Raises LeaseLost."""
+        began = time.monotonic()
+        events, blobs = self._take()
+        try:
+            with self.services.database.write() as session:
+                unwanted = leases.record(session, self.lease, events, blobs)
+        except SQLAlchemyError as error:
+            self._unwritten(events, error)
+            return False
+        fuse.renew(began)
+        return unwanted
+
+    def _flush(self, *, certain: bool) -> None:
+        """Write down what is left, before the end is. certain: also make sure that the lease is still held."""
+        events, blobs = self._take()
+        if not events and not certain:
+            return
+        try:
+            patiently(
+                self.services.database,
+                lambda session: leases.record(session, self.lease, events, blobs),
+                stop=self.stop,
+            )
+        except SQLAlchemyError:
+            log.exception("events of a step could not be stored", extra={"step": self.lease.step_id})
+
+    def _take(self) -> tuple[list[Event], dict[str, str]]:
+        return keep_previews(self.engine.pending.take(), self.out, self.services.store)
+
+    def _unwritten(self, events: list[Event], error: SQLAlchemyError) -> None:
+        """A heartbeat failed: its events wait for the next one, unless it is them that the database cannot take."""
+        if is_passing(error):
+            log.warning("heartbeat failed", extra={"step": self.lease.step_id, "error": str(error)})
+            self.engine.pending.give_back(events)
+            return
+        log.error("events cannot be stored", exc_info=error, extra={"step": self.lease.step_id})
+        self.engine.pending.add(Log(message=f"{len(events)} events could not be stored", level="error"))

@@ -1,0 +1,224 @@
+"""A worker's one task: claim a step, let an engine do it, write down how it ended; again, until there is none to claim."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app import leases, orphans
+from app.leases import Holder, Lease, LeaseLost, Reaper
+from app.models import TERMINAL_JOB_STATES, Job
+from app.services import Services
+from engine.errors import DiskFull, ErrorReport
+from engine.events import Failed, Finished
+from engine.store import Manifest
+from worker.attempt import Attempt, Outcome
+from worker.engines import Engines
+from worker.persist import patiently
+from worker.supervise import EngineProcess
+
+LINGER_S = 5.0  # an engine whose job goes on elsewhere is kept so long: loading torch anew takes as much
+LINGER_LOOK_S = 0.25
+FULL = (errno.ENOSPC, errno.EDQUOT)
+Answer = TypeVar("Answer")
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Carrier:
+    """Carries steps, one at a time. Its engine stays for the next step of the same job."""
+
+    services: Services
+    holder: Holder
+    engines: Engines
+    stop: Callable[[], bool] = lambda: False
+    on_step: Callable[[int | None], None] = lambda _: None
+    _engine: EngineProcess | None = None
+    _engine_job: str = ""
+
+    def drain(self) -> int:
+        """Carry steps until none can be claimed, or the worker is to stop. Returns how many."""
+        carried = 0
+        self._take_back_own()
+        try:
+            while (lease := self._claim()) is not None:
+                self._carry(lease)
+                self.services.bell.ring()  # what this step made possible may be for another worker
+                carried += 1
+        finally:
+            self._drop_engine()
+        return carried
+
+    def _take_back_own(self) -> None:
+        """Leases under this worker's name are from a life that ended badly: only one process bears it at a time."""
+        settings = self.services.settings
+        reaper = Reaper(lease_s=settings.lease_s, max_crashes=settings.max_crashes, max_attempts=settings.max_attempts)
+        try:
+            for lease in orphans.take_back(self.services.database, reaper, worker=self.holder.worker):
+                log.warning("own lease of an earlier life taken back", extra={"step": lease.step_id})
+        except SQLAlchemyError as error:
+            log.warning("database away", extra={"error": str(error)})
+
+    def _claim(self) -> Lease | None:
+        """The next step; with an engine at hand, wait a little for one of its job."""
+        deadline = time.monotonic() + LINGER_S
+        while not self.stop():
+            try:
+                lease, lingers = self._claim_once()
+            except SQLAlchemyError as error:
+                log.warning("database away: nothing claimed", extra={"error": str(error)})
+                return None
+            if lease is not None or not lingers or time.monotonic() >= deadline:
+                return lease
+            time.sleep(LINGER_LOOK_S)
+        return None
+
+    def _claim_once(self) -> tuple[Lease | None, bool]:
+        prefer = self._engine_job if self._engine is not None else None
+        with self.services.database.write() as session:
+            lease = leases.claim(
+                session,
+                self.holder,
+                prefer_job=prefer,
+                max_running_per_user=self.services.settings.max_running_per_user,
+            )
+            if lease is not None or prefer is None:
+                return lease, False
+            job = session.get(Job, prefer)
+            return None, job is not None and job.state not in TERMINAL_JOB_STATES
+
+    def _carry(self, lease: Lease) -> None:
+        """One step from claim to end. Whatever happens, the lease is given up or lost, and no engine works without one."""
+        self.on_step(lease.step_id)
+        facts = {"job": lease.job_id, "step": lease.step_id, "title": lease.step.title, "fence": lease.fence}
+        log.info("step claimed", extra=facts)
+        try:
+            log.info("step ended", extra=facts | {"outcome": self._do(lease)})
+        except LeaseLost:
+            log.warning("lease lost: engine ended, nothing published", extra=facts)
+            self._drop_engine(at_once=True)
+        except (OSError, ValueError, SQLAlchemyError) as error:
+            log.exception("step not carried", extra=facts)
+            self._drop_engine(at_once=True)
+            self._crash(lease, _report(error))
+        finally:
+            self.on_step(None)
+
+    def _do(self, lease: Lease) -> str:
+        store, key = self.services.store, lease.step.key
+        if store.is_whole(key):
+            self._finish(lease, store.manifest(key), cached=True)
+            return "cached"
+        missing = [role for role, need in lease.step.needs.items() if not store.is_whole(need)]
+        if missing:
+            self._write(partial(leases.fail, lease=lease, error=_store_incomplete(missing)))
+            return Outcome.FAILED
+        own = () if self._engine is None else (self._engine.pid,)
+        orphans.kill(self.services.database, self.holder.host, key=key, spare=own)
+        out = store.attempt(key, f"{lease.step_id}-{lease.fence}")
+        try:
+            return self._attempt(lease, out)
+        finally:
+            shutil.rmtree(out, ignore_errors=True)  # published, or nobody's
+
+    def _attempt(self, lease: Lease, out: Path) -> Outcome:
+        engine = self._engine_for(lease)
+        attempt = Attempt(
+            services=self.services,
+            lease=lease,
+            engine=engine,
+            device=self.engines.seen_device,
+            out=out,
+            stop=self.stop,
+        )
+        outcome = attempt.run()
+        match outcome:
+            case Outcome.FINISHED:
+                self._publish(lease, engine, out)
+            case Outcome.FAILED:
+                assert isinstance(engine.verdict, Failed)
+                self._write(partial(leases.fail, lease=lease, error=engine.verdict.error))
+            case Outcome.CANCELLED:
+                self._write(partial(leases.cancelled, lease=lease))
+            case Outcome.RELEASED:
+                self._write(partial(leases.release, lease=lease))
+            case Outcome.CRASHED:
+                self._crash(lease, engine.obituary())
+        return outcome
+
+    def _publish(self, lease: Lease, engine: EngineProcess, out: Path) -> None:
+        """First the files, then the word: a step that is said to be whole is. Raises FileNotFoundError, OSError."""
+        assert isinstance(engine.verdict, Finished)
+        manifest = self.services.store.publish(lease.step.key, out)
+        self._finish(lease, manifest, cached=False)
+
+    def _finish(self, lease: Lease, manifest: Manifest, *, cached: bool) -> None:
+        self._write(
+            partial(leases.finish, lease=lease, result=manifest.result, seconds=manifest.seconds, cached=cached)
+        )
+        self.services.store.forget_work(lease.step.key)
+
+    def _crash(self, lease: Lease, error: ErrorReport) -> None:
+        """Let the step be tried again, or given up after too many crashes. Fails in silence: the lease runs out by itself."""
+        settings = self.services.settings
+        log.warning("attempt crashed", extra={"step": lease.step_id, "code": error.code, "sentence": error.message})
+        with suppress(LeaseLost, SQLAlchemyError):
+            self._write(
+                partial(
+                    leases.crash,
+                    lease=lease,
+                    error=error,
+                    max_crashes=settings.max_crashes,
+                    max_attempts=settings.max_attempts,
+                )
+            )
+
+    def _write(self, action: Callable[[Session], Answer]) -> Answer:
+        return patiently(self.services.database, action, stop=self.stop)
+
+    def _engine_for(self, lease: Lease) -> EngineProcess:
+        """The engine that has this job's libraries loaded, or a new one."""
+        if self._engine is not None and self._engine_job == lease.job_id and not self._engine.is_over:
+            return self._engine
+        self._drop_engine()
+        self._engine, self._engine_job = self.engines.start(), lease.job_id
+        return self._engine
+
+    def _drop_engine(self, *, at_once: bool = False) -> None:
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        if at_once:
+            engine.kill()
+        else:
+            engine.close()
+
+
+def _report(error: Exception) -> ErrorReport:
+    """An error of this worker, not of the engine, for the user."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return DiskFull(f"No space is left on the disk: {error.filename or error.strerror}.").report
+    return ErrorReport(
+        code="internal_error",
+        message=f"The worker could not carry the step: {error}"[:1000],
+        hint="The worker's log says more.",
+    )
+
+
+def _store_incomplete(roles: list[str]) -> ErrorReport:
+    return ErrorReport(
+        code="store_incomplete",
+        message=f"Finished steps that this one needs are gone from the store: {', '.join(sorted(roles))}.",
+        hint="Submit the job again: what is missing is made anew.",
+    )

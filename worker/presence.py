@@ -1,0 +1,122 @@
+"""What a worker does beside its work, in a thread of its own: it shows that it is there, and looks for work by itself.
+
+A bell may be lost, and Celery's consumer has been known to come back from a Redis restart deaf. Neither loses work here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app import leases
+from app.leases import Holder
+from app.models import Worker, utc_now
+from app.services import Services
+
+DEAF_S = 60.0  # idle beside work that could be claimed for so long: something is broken that only a new process repairs
+log = logging.getLogger(__name__)
+
+
+def end_deaf_process() -> None:
+    """Leave at once, for a supervisor to start this worker anew."""
+    os._exit(1)
+
+
+@dataclass(slots=True, kw_only=True)
+class Presence:
+    """One worker's row, and its second pair of ears."""
+
+    services: Services
+    holder: Holder
+    device_name: str
+    give_up: Callable[[], None] = end_deaf_process
+    deaf_s: float = DEAF_S
+    _busy: bool = False
+    _step_id: int | None = None
+    _idle_beside_work_since: float | None = None
+    _closed: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, if it has not begun."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """The worker ends: take its row away."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
+        self._quietly(self._leave)
+
+    def busy(self, value: bool) -> None:
+        """Whether the task runs."""
+        self._busy = value
+        self._idle_beside_work_since = None
+
+    def on_step(self, step_id: int | None) -> None:
+        """Which step it carries."""
+        self._step_id = step_id
+
+    def look(self, now: float) -> None:
+        """Write the row; ring when there is work and nobody here does it; give up when that did not help for long."""
+        self._quietly(self._show)
+        if self._busy or not self._is_work_there():
+            self._idle_beside_work_since = None
+            return
+        if self._idle_beside_work_since is None:
+            self._idle_beside_work_since = now
+        if now - self._idle_beside_work_since >= self.deaf_s:
+            log.critical("deaf: there is work and no bell was heard", extra={"worker": self.holder.worker})
+            self.give_up()
+        self.services.bell.ring()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self.look(time.monotonic())
+            self._closed.wait(self.services.settings.sweep_s)
+
+    def _quietly(self, action: Callable[[Session], None]) -> None:
+        try:
+            with self.services.database.write() as session:
+                action(session)
+        except SQLAlchemyError as error:
+            log.warning("database away", extra={"error": str(error)})
+
+    def _is_work_there(self) -> bool:
+        try:
+            with self.services.database.read() as session:
+                return leases.is_claimable(session, max_running_per_user=self.services.settings.max_running_per_user)
+        except SQLAlchemyError:
+            return False
+
+    def _show(self, session: Session) -> None:
+        row = session.get(Worker, self.holder.worker)
+        if row is None:
+            row = Worker(id=self.holder.worker, started_at=utc_now())
+            session.add(row)
+        row.host, row.pid, row.version = self.holder.host, os.getpid(), own_version()
+        row.device, row.device_name = self.holder.device, self.device_name
+        row.step_id, row.seen_at = self._step_id, utc_now()
+
+    def _leave(self, session: Session) -> None:
+        row = session.get(Worker, self.holder.worker)
+        if row is not None and row.pid == os.getpid():
+            session.delete(row)
+
+
+def own_version() -> str:
+    """The version of this package."""
+    try:
+        return version("fadrm")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"
