@@ -41,6 +41,8 @@ def create(
     The same idempotency key gives the same job back; with another spec it is refused.
     """
     digest = spec.digest()
+    # One at a time for each user, so that neither the key nor the quota can be passed by two requests at once.
+    session.execute(select(User.id).where(User.id == owner.id).with_for_update(key_share=True))
     if idempotency_key is not None:
         known = session.scalar(select(Job).where(Job.owner_id == owner.id, Job.idempotency_key == idempotency_key))
         if known is not None:
@@ -104,9 +106,7 @@ def _add_steps(session: Session, job: Job, plan: Plan) -> None:
     session.add_all(steps)
     session.flush()
     ids = {step.key: step.id for step in steps}
-    edges = [
-        {"step_id": step.id, "need_id": ids[key]} for step in steps for key in sorted(set(step.needs.values()))
-    ]
+    edges = [{"step_id": step.id, "need_id": ids[key]} for step in steps for key in sorted(set(step.needs.values()))]
     if edges:
         session.execute(insert(StepNeed), edges)
 
@@ -189,12 +189,8 @@ def settle(session: Session, job_id: str) -> None:
             .where(Step.job_id == job_id, Step.state == StepState.QUEUED)
             .values(state=StepState.CANCELLED, finished_at=utc_now())
         )
-    counts: dict[str, int] = {
-        state: count
-        for state, count in session.execute(
-            select(Step.state, func.count()).where(Step.job_id == job_id).group_by(Step.state)
-        )
-    }
+    by_state = select(Step.state, func.count()).where(Step.job_id == job_id).group_by(Step.state)
+    counts: dict[str, int] = dict(session.execute(by_state).tuples().all())
     state = _state_from(counts)
     if state == job.state:
         return

@@ -22,7 +22,8 @@ from engine import events as engine_events
 from engine import plan as engine_plan
 from engine.errors import ErrorReport
 
-CLAIM_LOCK = 0x464144524D  # one claim at a time on PostgreSQL: claims are rare, and skipping locked rows would break the caps
+# One claim at a time on PostgreSQL: claims are rare, and skipping locked rows would break the caps.
+CLAIM_LOCK = 0x464144524D
 BACK_OFF_S, LONGEST_BACK_OFF_S = 30.0, 900.0
 
 
@@ -102,9 +103,7 @@ def engine_step(step: Step) -> engine_plan.Step:
 def runnable() -> ColumnElement[bool]:
     """Whether a step waits for nothing but a worker. Expects Step joined with its Job."""
     need, twin = aliased(Step), aliased(Step)
-    unmet = exists().where(
-        StepNeed.step_id == Step.id, need.id == StepNeed.need_id, need.state != StepState.SUCCEEDED
-    )
+    unmet = exists().where(StepNeed.step_id == Step.id, need.id == StepNeed.need_id, need.state != StepState.SUCCEEDED)
     running_elsewhere = exists().where(twin.key == Step.key, twin.state == StepState.RUNNING)
     return and_(
         Step.state == StepState.QUEUED,
@@ -119,7 +118,9 @@ def runnable() -> ColumnElement[bool]:
 
 def count_runnable(session: Session) -> int:
     """How many steps wait for nothing but a worker."""
-    return session.scalar(select(func.count()).select_from(Step).join(Job, Job.id == Step.job_id).where(runnable())) or 0
+    return (
+        session.scalar(select(func.count()).select_from(Step).join(Job, Job.id == Step.job_id).where(runnable())) or 0
+    )
 
 
 def is_claimable(session: Session, *, max_running_per_user: int = 64) -> bool:
@@ -202,9 +203,7 @@ def set_process(session: Session, lease: Lease, *, pid: int, pid_started: float)
     )
 
 
-def finish(
-    session: Session, lease: Lease, *, result: dict[str, Any], seconds: float, cached: bool = False
-) -> None:
+def finish(session: Session, lease: Lease, *, result: dict[str, Any], seconds: float, cached: bool = False) -> None:
     """The step is whole and published. Raises LeaseLost."""
     values = {"result": result, "seconds": seconds, "cached": cached, "done": Step.total}
     _end(session, lease, StepState.SUCCEEDED, values, outcome="cached" if cached else "succeeded")
@@ -336,7 +335,10 @@ class Reaper:
 
     def sweep(self, session: Session, now: float) -> list[Lease]:
         """Look once (call every few seconds). now: monotonic seconds. Returns the leases taken away."""
-        rows = session.scalars(select(Step).where(Step.state == StepState.RUNNING)).all()
+        running = select(Step).where(Step.state == StepState.RUNNING)
+        rows = session.scalars(
+            running.order_by(Step.job_id, Step.id)
+        ).all()  # jobs in one order: reapers never deadlock
         seen = self._seen or {}
         self._seen = {(row.id, row.fence, row.beat): seen.get((row.id, row.fence, row.beat), now) for row in rows}
         stale = [row for row in rows if now - self._seen[row.id, row.fence, row.beat] >= self.lease_s]

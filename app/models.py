@@ -200,7 +200,8 @@ class Metric(Base):
     __tablename__ = "metrics"
     __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy's own name
 
-    step_key: Mapped[str] = mapped_column(String(64), primary_key=True)  # not the job: jobs that share a step share its curves
+    # Not the job: jobs that share a step share its curves.
+    step_key: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(String(80), primary_key=True)
     x: Mapped[int] = mapped_column(Integer, primary_key=True)
     value: Mapped[float]

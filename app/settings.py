@@ -19,25 +19,37 @@ class Settings(BaseSettings):
 
     home: Path = Field(default_factory=_default_home, description="Folder that holds everything the server writes.")
     database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in the home folder.")
-    redis_url: str = Field("", description="Redis URL of the doorbell; empty means the embedded Redis in the home folder.")
-    store: Path | None = Field(None, description="Folder of steps and downloads, shared by all workers; by default in home.")
+    redis_url: str = Field(
+        "", description="Redis URL of the doorbell; empty means the embedded Redis in the home folder."
+    )
+    store: Path | None = Field(
+        None, description="Folder of steps and downloads, shared by all workers; by default in home."
+    )
     data_roots: tuple[Path, ...] = Field((), description="Folders that data sets may lie under (a JSON list).")
     public_url: str = Field("", description="Address that users see; by default that of the request.")
     hosts: tuple[str, ...] = Field(("127.0.0.1", "localhost", "[::1]"), description="Host headers that are answered.")
-    secret: SecretStr = Field(SecretStr(""), description="Signs nothing but CSRF tokens; made at first start when empty.")
+    secret: SecretStr = Field(
+        SecretStr(""), description="Signs nothing but CSRF tokens; made at first start when empty."
+    )
 
     device: str = Field("cpu", description="What a worker computes on: cpu, or cuda:<number>.")
     heartbeat_s: float = Field(1.0, gt=0, description="A worker writes its events and renews its lease this often.")
-    self_fence_s: float = Field(40.0, gt=0, description="A worker that cannot renew its lease for so long stops its engine.")
+    self_fence_s: float = Field(
+        40.0, gt=0, description="A worker that cannot renew its lease for so long stops its engine."
+    )
     lease_s: float = Field(60.0, gt=0, description="A lease that nobody renewed for so long is taken away.")
     sweep_s: float = Field(5.0, gt=0, description="The reaper looks, and the bell rings for waiting work, this often.")
     grace_s: float = Field(30.0, gt=0, description="From SIGTERM to SIGKILL when an engine is stopped.")
-    max_crashes: int = Field(3, ge=1, description="Crashes of a step without a new checkpoint before it fails for good.")
+    max_crashes: int = Field(
+        3, ge=1, description="Crashes of a step without a new checkpoint before it fails for good."
+    )
     max_attempts: int = Field(20, ge=1, description="Attempts of a step before it fails for good.")
     max_running_per_user: int = Field(64, ge=1, description="Steps of one user that run at once.")
     max_queued_per_user: int = Field(50, ge=1, description="Unfinished jobs of one user.")
     checkpoint_s: float = Field(60.0, gt=0, description="From one checkpoint of a running step to the next.")
-    threads: int = Field(0, ge=0, description="CPU threads of one engine; 0 shares the cores among this machine's workers.")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of one engine; 0 shares the cores among this machine's workers."
+    )
 
     @property
     def database(self) -> str:

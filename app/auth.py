@@ -1,0 +1,197 @@
+"""Users and what they log in with. Functions of a session that never commit.
+
+A token is 256 random bits; only its SHA-256 is kept, and it is shown once. Looking up a hash tells nothing of the token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app.errors import Conflict, Forbidden, NotFound
+from app.ids import new_id
+from app.models import Token, User, utc_now
+from app.settings import Settings
+
+PREFIX = "fadrm_"  # so that scanners for secrets find one that was committed somewhere
+ROLES = ("admin", "member", "viewer")
+API_DAYS = 90
+SESSION = timedelta(days=7)
+SESSION_IDLE = timedelta(hours=12)
+TOUCH_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who sends a request, and by what."""
+
+    user: User
+    token: Token
+
+
+def bootstrap(session: Session) -> User:
+    """The first administrator, made when there is nobody yet."""
+    first = session.scalar(select(User).where(User.role == "admin").order_by(User.created_at).limit(1))
+    return first or add_user(session, "admin", "admin")
+
+
+def add_user(session: Session, name: str, role: str = "member") -> User:
+    """A new user. Raises Conflict when the name is taken."""
+    if role not in ROLES:
+        raise ValueError(f"{role!r} is no role: choose one of {', '.join(ROLES)}")
+    if session.scalar(select(User.id).where(User.name == name)) is not None:
+        raise Conflict(f"There is a user {name} already.", hint="Choose another name.")
+    user = User(id=new_id("usr"), name=name, role=role, created_at=utc_now())
+    session.add(user)
+    session.flush()
+    return user
+
+
+def new_token(session: Session, user: User, kind: str, name: str, lifetime: timedelta | None) -> tuple[Token, str]:
+    """A token's row, and the token itself, which nobody can ever read again."""
+    plain = PREFIX + secrets.token_urlsafe(32)
+    now = utc_now()
+    token = Token(
+        id=new_id("tok"),
+        user_id=user.id,
+        kind=kind,
+        name=name,
+        sha256=digest_of(plain),
+        created_at=now,
+        expires_at=now + lifetime if lifetime else None,
+    )
+    session.add(token)
+    session.flush()
+    return token, plain
+
+
+def api_token(session: Session, user: User, name: str, days: int | None = API_DAYS) -> tuple[Token, str]:
+    """For programs: sent as `Authorization: Bearer ...`. days: None for one that lasts until it is revoked."""
+    return new_token(session, user, "api", name, timedelta(days=days) if days else None)
+
+
+def login_link(session: Session, user: User, minutes: int = 30) -> str:
+    """A token for /login?token=..., good once."""
+    return new_token(session, user, "login", "one-time link", timedelta(minutes=minutes))[1]
+
+
+def digest_of(plain: str) -> str:
+    """What is kept of a token."""
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def identify(session: Session, plain: str, *kinds: str) -> Identity | None:
+    """Whose token this is; None when it is nobody's, expired, revoked, or not of these kinds."""
+    digest = digest_of(plain)
+    row = session.execute(
+        select(Token, User).join(User, User.id == Token.user_id).where(Token.sha256 == digest, Token.kind.in_(kinds))
+    ).one_or_none()
+    if row is None or not hmac.compare_digest(row.Token.sha256, digest) or not is_good(row.Token, utc_now()):
+        return None
+    return Identity(user=row.User, token=row.Token)
+
+
+def is_good(token: Token, now: datetime) -> bool:
+    """Whether a token can still be used."""
+    if token.revoked_at is not None or (token.expires_at is not None and token.expires_at <= now):
+        return False
+    return token.kind != "session" or now - (token.last_used_at or token.created_at) < SESSION_IDLE
+
+
+def still_good(session: Session, token_id: str) -> bool:
+    """Whether a token that was good a while ago is so now: long streams ask."""
+    token = session.get(Token, token_id)
+    return token is not None and is_good(token, utc_now())
+
+
+def is_due(token: Token) -> bool:
+    """Whether its last use should be written again: not at each request."""
+    return token.last_used_at is None or utc_now() - token.last_used_at > TOUCH_EVERY
+
+
+def touch(session: Session, token_id: str) -> None:
+    """Note that a token was used."""
+    session.execute(update(Token).where(Token.id == token_id).values(last_used_at=utc_now()))
+
+
+def log_in(session: Session, plain: str) -> tuple[User, str] | None:
+    """A session for the bearer of a one-time link (which is used up) or of an API token; None when it is neither."""
+    identity = identify(session, plain, "login", "api")
+    if identity is None or (identity.token.kind == "login" and not _use_up(session, identity.token)):
+        return None
+    lifetime = SESSION
+    if identity.token.kind == "api" and identity.token.expires_at is not None:
+        lifetime = min(lifetime, identity.token.expires_at - utc_now())
+    _, cookie = new_token(session, identity.user, "session", f"by {identity.token.id}", lifetime)
+    return identity.user, cookie
+
+
+def _use_up(session: Session, token: Token) -> bool:
+    """One statement, so that of two who click at once one gets in."""
+    used = update(Token).where(Token.id == token.id, Token.revoked_at.is_(None)).values(revoked_at=utc_now())
+    return session.execute(used.returning(Token.id)).one_or_none() is not None
+
+
+def tokens_of(session: Session, user: User) -> list[Token]:
+    """The API tokens of a user that can still be used, newest first."""
+    query = select(Token).where(Token.user_id == user.id, Token.kind == "api", Token.revoked_at.is_(None))
+    return list(session.scalars(query.order_by(Token.id.desc())))
+
+
+def revoke(session: Session, user: User, token_id: str) -> None:
+    """End a token, and the sessions that were begun with it, at once. Raises NotFound, also for a foreign one."""
+    token = session.get(Token, token_id)
+    if token is None or token.user_id != user.id or token.revoked_at is not None:
+        raise NotFound(f"You have no token {token_id}.", hint="Look at the list of your tokens for its id.")
+    begun_with_it = (Token.user_id == user.id) & (Token.kind == "session") & (Token.name == f"by {token_id}")
+    session.execute(
+        update(Token)
+        .where((Token.id == token_id) | begun_with_it, Token.revoked_at.is_(None))
+        .values(revoked_at=utc_now()),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def may_write(user: User) -> User:
+    """Raises Forbidden for who may only look."""
+    if user.role == "viewer":
+        raise Forbidden("Your role is viewer, which may look and not change.", hint="Ask an administrator for more.")
+    return user
+
+
+def csrf_token(secret: bytes, session_sha256: str) -> str:
+    """What a page of a session sends along with everything that changes something."""
+    return hmac.new(secret, b"csrf:" + session_sha256.encode(), hashlib.sha256).hexdigest()
+
+
+def load_secret(settings: Settings) -> bytes:
+    """The secret that signs CSRF tokens: the setting's, else one of this server's own, made once and readable by nobody else."""
+    given = settings.secret.get_secret_value()
+    if given:
+        return given.encode()
+    path = settings.home / "secret"
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        _make_secret(path)
+    return path.read_bytes()
+
+
+def _make_secret(path: Path) -> None:
+    """Whole or not at all, and the first of several processes wins."""
+    temporary = path.with_name(f".secret.{os.getpid()}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secrets.token_hex(32).encode())
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()

@@ -1,0 +1,159 @@
+"""The data sets that jobs may use: the built-in ones, and folders of classes under the roots that the settings allow."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+from app.errors import Unprocessable
+from engine.datasets import SUFFIXES, TEST_FOLDERS, Facts, describe
+from engine.errors import EngineError, ErrorReport
+from engine.spec import DatasetSpec, Digits, Folder, JobSpec, Torchvision
+
+POINTER = "/spec/dataset"
+KEPT_S = 30.0  # how long facts are kept for dry runs, which a form asks for at every keystroke
+LOOKED_AT = 200  # entries of a root, and of a folder in it, that the catalogue looks at
+
+
+class DatasetOut(BaseModel, frozen=True):
+    """A data set to choose."""
+
+    title: str
+    dataset: DatasetSpec = Field(description="What to write under `dataset` in a spec.")
+    classes: int | None = Field(description="Null where it is known only once the images are there.")
+    has_test: bool = Field(
+        description="Whether it has a test set of its own; else a share of each class is kept for testing."
+    )
+    note: str = ""
+
+
+@dataclass(slots=True)
+class FactsCache:
+    """Facts of data sets, kept for some seconds: a large folder takes seconds to walk through."""
+
+    _kept: dict[DatasetSpec, tuple[float, Facts]] = field(default_factory=dict)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, dataset: DatasetSpec) -> Facts:
+        """The facts as they were at most KEPT_S ago."""
+        now = time.monotonic()
+        with self._turn:
+            self._kept = {spec: kept for spec, kept in self._kept.items() if now - kept[0] < KEPT_S}
+            kept = self._kept.get(dataset)
+        if kept is not None:
+            return kept[1]
+        facts = facts_of(dataset)
+        with self._turn:
+            self._kept[dataset] = now, facts
+        return facts
+
+
+def facts_of(dataset: DatasetSpec) -> Facts:
+    """The facts of a data set as they are now. Raises Unprocessable, pointing at the field to blame."""
+    try:
+        return describe(dataset)
+    except EngineError as error:
+        raise refused(error.report) from error
+    except OSError as error:
+        report = ErrorReport(
+            code="dataset_missing", message=f"The data set cannot be read: {error}.", pointer="/dataset"
+        )
+        raise refused(report) from error
+
+
+def refused(*reports: ErrorReport) -> Unprocessable:
+    """The engine's reasons as an answer: its pointers are into the spec, ours into the body."""
+    pointed = [report.model_copy(update={"pointer": f"/spec{report.pointer}"}) for report in reports]
+    first = pointed[0]
+    detail = first.message if len(pointed) == 1 else f"{len(pointed)} things are wrong. First: {first.message}"
+    return Unprocessable(detail, hint=first.hint, errors=pointed)
+
+
+def within_roots(spec: JobSpec, roots: Iterable[Path]) -> JobSpec:
+    """The spec with its folder's real path. Raises Unprocessable when that is not below one of the roots."""
+    if not isinstance(spec.dataset, Folder):
+        return spec
+    path = _real_path(spec.dataset.path, list(roots))
+    return spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": str(path)})})
+
+
+def _real_path(given: str, roots: list[Path]) -> Path:
+    allowed = ", ".join(map(str, roots)) or "none"
+    if not os.path.isabs(given) or "\0" in given:  # noqa: PTH117 - a NUL would make Path raise
+        raise _bad_path(f"{given!r} is no absolute path.", f"Allowed roots: {allowed}.")
+    real = Path(given).resolve()
+    if not any(real.is_relative_to(root.resolve()) for root in roots):
+        raise _bad_path(
+            f"{given} is not under a folder that this server allows.",
+            f"Allowed roots: {allowed}; an administrator sets FADRM_DATA_ROOTS.",
+        )
+    if not real.is_dir():
+        raise _bad_path(
+            f"There is no folder {given}.", f"Give the path of a folder of classes; allowed roots: {allowed}."
+        )
+    return real
+
+
+def _bad_path(message: str, hint: str) -> Unprocessable:
+    return refused(ErrorReport(code="dataset_missing", message=message, hint=hint, pointer="/dataset/path"))
+
+
+def catalogue(roots: Iterable[Path]) -> list[DatasetOut]:
+    """What can be chosen now: the built-in sets, then the folders of classes one or two levels below the roots."""
+    folders = {path: found for root in roots for path in _candidates(root.resolve()) if (found := _look_at(path))}
+    return [*_built_in(), *(folders[path] for path in sorted(folders))]
+
+
+def _built_in() -> list[DatasetOut]:
+    fetched = "Fetched by the worker on first use, which needs a network once."
+    return [
+        DatasetOut(title="Handwritten digits (scikit-learn)", dataset=Digits(), classes=10, has_test=True),
+        DatasetOut(title="CIFAR-10", dataset=Torchvision(name="cifar10"), classes=10, has_test=True, note=fetched),
+        DatasetOut(title="CIFAR-100", dataset=Torchvision(name="cifar100"), classes=100, has_test=True, note=fetched),
+    ]
+
+
+def _candidates(root: Path) -> Iterator[Path]:
+    for path in _folders(root):
+        yield path
+        yield from _folders(path)
+
+
+def _look_at(path: Path) -> DatasetOut | None:
+    """The folder as a data set; None when it holds no two folders of images."""
+    train = path / "train" if (path / "train").is_dir() else path
+    classes = sum(_has_image(folder) for folder in _folders(train, limit=None))
+    if classes < 2 or (train == path and path.name in {"train", *TEST_FOLDERS}):
+        return None
+    has_test = train != path and any((path / name).is_dir() for name in TEST_FOLDERS)
+    return DatasetOut(
+        title=path.name, dataset=Folder(path=str(path)), classes=classes, has_test=has_test, note=str(path)
+    )
+
+
+def _folders(path: Path, limit: int | None = LOOKED_AT) -> list[Path]:
+    """Folders directly below, without links: those may lead anywhere."""
+    try:
+        with os.scandir(path) as entries:
+            names = sorted(
+                entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+            )
+    except OSError:
+        return []
+    return [path / name for name in names[:limit]]
+
+
+def _has_image(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(Path(entry.name).suffix.lower() in SUFFIXES for entry in entries)
+    except OSError:
+        return False

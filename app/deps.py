@@ -1,0 +1,70 @@
+"""What routes ask for: the services, and who is asking."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.datastructures import UploadFile
+
+from app import auth
+from app.errors import Forbidden, Unauthenticated
+from app.middleware import SAFE_METHODS
+from app.models import User
+from app.services import Services
+
+CSRF_HEADER = "X-CSRF-Token"
+CSRF_FIELDS = ("csrf_token", "csrf")
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+def services_of(request: Request) -> Services:
+    """The services of this app."""
+    found: Services = request.app.state.services
+    return found
+
+
+def identity_of(request: Request) -> auth.Identity:
+    """Who came in, and by what. The guard let nobody else pass; this is the second net."""
+    identity: auth.Identity | None = request.state.identity
+    if identity is None:
+        raise Unauthenticated("This needs a login or a token.")
+    return identity
+
+
+def current_user(request: Request) -> User:
+    """Who is asking."""
+    return identity_of(request).user
+
+
+def current_writer(request: Request) -> User:
+    """Who is asking, when they may change something."""
+    return auth.may_write(current_user(request))
+
+
+async def check_csrf(request: Request) -> None:
+    """What a browser sends of itself (its cookie) changes nothing: a page of ours must have added its token."""
+    identity: auth.Identity | None = request.state.identity
+    if identity is None or identity.token.kind != "session" or request.method in SAFE_METHODS:
+        return
+    if not hmac.compare_digest((await _sent(request)).encode(), request.state.csrf.encode()):
+        raise Forbidden(
+            "The page that sent this is too old, or not ours.",
+            hint=f"Load the page again; programs send {CSRF_HEADER} or, better, a bearer token.",
+        )
+
+
+async def _sent(request: Request) -> str:
+    header = request.headers.get(CSRF_HEADER)
+    if header is not None or not request.headers.get("content-type", "").startswith(FORMS):
+        return header or ""
+    form = await request.form()
+    given = next((form[name] for name in CSRF_FIELDS if name in form), "")
+    return "" if isinstance(given, UploadFile) else given
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
+IdentityDep = Annotated[auth.Identity, Depends(identity_of)]
+UserDep = Annotated[User, Depends(current_user)]
+WriterDep = Annotated[User, Depends(current_writer)]

@@ -1,0 +1,146 @@
+"""What stands before every route, as plain ASGI, so that streams flow: headers, the last resort, and who may come in."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import MutableMapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import auth, problems
+from app.errors import Forbidden, ServiceError, Unauthenticated
+from app.services import Services
+
+COOKIE = "fadrm_session"
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login"})
+OPEN_FOLDER = "/static/"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; frame-ancestors 'none'; "
+    "base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Envelope:
+    """Gives every request a number and every answer its headers, and answers for errors that nobody foresaw."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        given = request.headers.get("x-request-id", "")
+        request.state.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        started = False
+
+        async def send_in_envelope(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                _seal(message, request.state.request_id)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_in_envelope)
+        except Exception as error:
+            if started:
+                raise  # too late for an answer: the connection is broken off, and the server logs why
+            await problems.last_resort(request, error)(scope, receive, send_in_envelope)
+
+
+def _seal(message: MutableMapping[str, Any], request_id: str) -> None:
+    headers = MutableHeaders(scope=message)
+    headers["X-Request-ID"] = request_id
+    for name, value in HEADERS.items():
+        headers.setdefault(name, value)
+
+
+class Guard:
+    """Lets nobody in who is not known, wherever the way leads: to routes, mounts, and what is added tomorrow.
+
+    Who came in stands in `request.state.identity`; `request.state.csrf` is what their forms must send.
+    """
+
+    def __init__(self, app: ASGIApp, services: Services, secret: bytes) -> None:
+        self.app, self.services, self.secret = app, services, secret
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        refusal = await self._refusal(request)
+        await (refusal or self.app)(scope, receive, send)
+
+    async def _refusal(self, request: Request) -> Response | None:
+        request.state.identity, request.state.csrf = None, ""
+        path = request.url.path
+        try:
+            if _is_from_elsewhere(request, self.services.settings.public_url):
+                raise Forbidden("This request comes from a page of another site.", hint="Open this server's own pages.")
+            if path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
+                await run_in_threadpool(self._identify, request)
+        except Unauthenticated as error:
+            if problems.is_api(path):
+                return problems.answer(request, error)
+            wanted = f"{path}?{request.url.query}" if request.url.query else path
+            return RedirectResponse("/login" if wanted == "/" else f"/login?next={quote(wanted)}", 303)
+        except ServiceError as error:
+            return problems.answer(request, error)
+        return None
+
+    def _identify(self, request: Request) -> None:
+        plain, kind = _presented(request)
+        with self.services.database.read() as session:
+            identity = auth.identify(session, plain, kind) if plain else None
+        if identity is None:
+            raise Unauthenticated(
+                "The token is not known, or not valid any more." if plain else "This needs a login or a token.",
+                hint="Send `Authorization: Bearer <token>`; `fadrm token` makes one.",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        if auth.is_due(identity.token):
+            with self.services.database.write() as session:
+                auth.touch(session, identity.token.id)
+        request.state.identity = identity
+        if kind == "session":
+            request.state.csrf = auth.csrf_token(self.secret, identity.token.sha256)
+
+
+def _presented(request: Request) -> tuple[str, str]:
+    """The token that a request shows, and its kind. A header wins over a cookie, also when it is wrong."""
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    if scheme:
+        return (bearer.strip() if scheme.lower() == "bearer" else ""), "api"
+    return request.cookies.get(COOKIE, ""), "session"
+
+
+def _is_from_elsewhere(request: Request, public_url: str) -> bool:
+    """Whether a page of another site sent a request that changes something. Programs send neither header."""
+    if request.method in SAFE_METHODS or "authorization" in request.headers:
+        return False
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in {"same-origin", "none"}
+    origin = request.headers.get("origin")
+    if origin is None:
+        return False
+    known = {request.headers.get("host", ""), urlsplit(public_url).netloc}
+    return urlsplit(origin).netloc not in known - {""}

@@ -1,0 +1,220 @@
+"""From what a user sends to a plan: preset and overrides, the data set's real path and facts, the engine's own checks."""
+
+from __future__ import annotations
+
+import shutil
+import unicodedata
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app import datasets, estimates, problems
+from app.errors import Unprocessable
+from app.services import Services
+from engine.datasets import Facts
+from engine.errors import ErrorReport
+from engine.plan import Plan, check, plan, resolve_recipe
+from engine.presets import PRESETS
+from engine.spec import Fadrm, JobSpec
+
+
+def _printable(name: str) -> str:
+    name = unicodedata.normalize("NFC", name).strip()
+    if not name:
+        raise ValueError("a name needs at least one character")
+    if any(unicodedata.category(character).startswith("C") for character in name):
+        raise ValueError("a name holds no control characters")
+    return name
+
+
+Name = Annotated[str, Field(max_length=80), AfterValidator(_printable)]
+
+
+class PlanIn(BaseModel):
+    """What to distil: a whole spec, or a preset and what to change in it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    spec: JobSpec | None = None
+    preset: str | None = Field(None, description="Name of a preset (GET /presets).")
+    overrides: dict[str, Any] | None = Field(
+        None,
+        description="Merged into the preset's spec (RFC 7396); naming another method or source replaces that part.",
+    )
+
+    @model_validator(mode="after")
+    def _spec_or_preset(self) -> Self:
+        if (self.spec is None) == (self.preset is None):
+            raise ValueError("send either spec or preset")
+        if self.spec is not None and self.overrides is not None:
+            raise ValueError("overrides belong to a preset: write them into the spec")
+        return self
+
+
+class JobIn(PlanIn):
+    """A job to be done."""
+
+    name: Name | None = Field(None, description="For people. By default what is distilled, and how.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A request that can be carried out."""
+
+    name: str
+    spec: JobSpec
+    facts: Facts
+    plan: Plan
+
+
+def prepare(services: Services, wanted: PlanIn, cache: datasets.FactsCache | None = None) -> Planned:
+    """Plan what was asked for. Raises Unprocessable with pointers into the body. cache: facts may be some seconds old."""
+    spec = wanted.spec if wanted.spec is not None else _from_preset(wanted.preset or "", wanted.overrides or {})
+    return prepare_spec(services, spec, getattr(wanted, "name", None), cache)
+
+
+def prepare_spec(
+    services: Services, spec: JobSpec, name: str | None = None, cache: datasets.FactsCache | None = None
+) -> Planned:
+    """Plan a spec. Raises Unprocessable with pointers into `/spec`."""
+    spec = datasets.within_roots(spec, services.settings.data_roots)
+    facts = cache.get(spec.dataset) if cache else datasets.facts_of(spec.dataset)
+    reports = check(spec, facts)
+    if reports:
+        raise datasets.refused(*reports)
+    try:
+        planned = plan(spec, facts)
+    except ValueError as error:  # a network that has no form for this resolution
+        raise datasets.refused(ErrorReport(code="spec_invalid", message=f"{error}.", pointer="")) from error
+    return Planned(name=name or default_name(spec, facts), spec=spec, facts=facts, plan=planned)
+
+
+def default_name(spec: JobSpec, facts: Facts) -> str:
+    """`Handwritten digits (scikit-learn), 10 images per class, fadrm`."""
+    images = "1 image" if spec.ipc == 1 else f"{spec.ipc} images"
+    tail = f", {images} per class, {spec.method.method}"
+    return _printable("".join(filter(str.isprintable, facts.title))[: 80 - len(tail)] + tail)
+
+
+def _from_preset(name: str, overrides: dict[str, Any]) -> JobSpec:
+    preset = PRESETS.get(name)
+    if preset is None:
+        message = f"There is no preset {name!r}."
+        hint = f"Choose one of {', '.join(PRESETS)}."
+        raise Unprocessable(
+            message, hint=hint, errors=[ErrorReport(code="unknown_preset", message=message, pointer="/preset")]
+        )
+    merged = merged_with(preset.spec.model_dump(mode="json"), overrides)
+    try:
+        return JobSpec.model_validate(merged)
+    except ValidationError as error:
+        raise problems.invalid(error.errors(), merged, prefix="/overrides") from error
+
+
+def merged_with(base: Any, patch: Any) -> Any:
+    """A JSON merge patch (RFC 7396); a part that says another `method` or `source` is put in the place of the old one."""
+    if not isinstance(patch, dict) or not isinstance(base, dict):
+        return patch
+    if any(
+        tag in patch and patch[tag] != base.get(tag) for tag in ("method", "source") if isinstance(base.get(tag), str)
+    ):
+        return patch
+    kept = {name: value for name, value in base.items() if not (name in patch and patch[name] is None)}
+    return kept | {name: merged_with(base.get(name), value) for name, value in patch.items() if value is not None}
+
+
+class PlannedStep(BaseModel):
+    """A step that the job would have."""
+
+    kind: str
+    title: str
+    key: str
+    cached: bool = Field(description="The store holds it already: it takes no time.")
+    flop: float
+    size_bytes: int
+
+
+class PlannedRow(BaseModel):
+    """A line that the score card would have."""
+
+    subject: str
+    student: str
+    labels: str
+    runs: int
+
+
+class Estimate(BaseModel):
+    """What the steps that are not cached cost."""
+
+    flop: float
+    size_bytes: int
+    seconds: dict[str, float] = Field(description="By device, on one worker. Rough.")
+
+
+class PlanOut(BaseModel):
+    """A dry run: nothing is stored."""
+
+    name: str
+    spec: JobSpec = Field(description="Complete: with every default, and what depends on the data set filled in.")
+    dataset: dict[str, Any]
+    steps: list[PlannedStep]
+    rows: list[PlannedRow]
+    estimate: Estimate
+    warnings: list[str]
+
+
+def plan_out(services: Services, planned: Planned) -> PlanOut:
+    """A plan as it reads."""
+    cached = {step.key: services.store.is_whole(step.key) for step in planned.plan.steps}
+    left = [step for step in planned.plan.steps if not cached[step.key]]
+    facts = planned.facts
+    shown = ("kind", "title", "key", "flop", "size_bytes")
+    size_bytes = sum(step.size_bytes for step in left)
+    return PlanOut(
+        name=planned.name,
+        spec=_complete(planned.spec, facts),
+        dataset={
+            "title": facts.title,
+            "classes": len(facts.classes),
+            "train_images": facts.train_images,
+            "test_images": facts.test_images,
+            "resolution": facts.resolution,
+        },
+        steps=[
+            PlannedStep(cached=cached[step.key], **{name: getattr(step, name) for name in shown})
+            for step in planned.plan.steps
+        ],
+        rows=[
+            PlannedRow(subject=row.subject, student=row.student, labels=row.labels, runs=len(row.runs))
+            for row in planned.plan.rows
+        ],
+        estimate=Estimate(flop=sum(step.flop for step in left), size_bytes=size_bytes, seconds=estimates.seconds(left)),
+        warnings=list(_warnings(services, planned, size_bytes)),
+    )
+
+
+def _complete(spec: JobSpec, facts: Facts) -> JobSpec:
+    if not isinstance(spec.method, Fadrm):
+        return spec
+    return spec.model_copy(update={"method": resolve_recipe(spec.method, facts.resolution)})
+
+
+def _warnings(services: Services, planned: Planned, size_bytes: int) -> list[str]:
+    spec, found = planned.spec, []
+    if spec.evaluation.students and spec.evaluation.runs == 1:
+        found.append("One run per row tells nothing of the spread: set evaluation.runs to 3 or more.")
+    if spec.evaluation.students and not spec.evaluation.baselines:
+        found.append("Without baselines the accuracies have nothing to stand beside.")
+    if spec.ipc >= min(planned.facts.train_per_class):
+        found.append("There are as many synthetic images as real ones in the smallest class: nothing is distilled.")
+    free = _free_bytes(services)
+    if free is not None and size_bytes > free:
+        found.append(f"This leaves about {size_bytes / 1e9:.1f} GB, and the store has {free / 1e9:.1f} GB free.")
+    return found
+
+
+def _free_bytes(services: Services) -> int | None:
+    root = services.store.root
+    existing = next((path for path in (root, *root.parents) if path.exists()), None)
+    return shutil.disk_usage(existing).free if existing else None

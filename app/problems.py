@@ -1,0 +1,225 @@
+"""Every error leaves as one kind of answer: application/problem+json (RFC 9457), with JSON pointers to what is to blame."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from app.errors import ServiceError, Unavailable, Unprocessable
+from engine.errors import EngineError, ErrorReport
+from engine.spec import JobSpec
+
+log = logging.getLogger(__name__)
+MEDIA_TYPE = "application/problem+json"
+TAGS = (
+    "method",
+    "source",
+)  # fields that say which model of a union is meant: pydantic puts their values into locations
+SHOWN = 80  # characters of a wrong value that are repeated
+
+
+class FieldError(BaseModel):
+    """One thing that is wrong with a request."""
+
+    pointer: str = Field("", description="JSON pointer into the body.")
+    parameter: str = Field("", description="Or the name of a parameter of the address or a header.")
+    code: str
+    detail: str
+    hint: str = ""
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it, with a code for programs and a hint for people."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    hint: str = ""
+    request_id: str = ""
+    errors: list[FieldError] = []
+    details: dict[str, Any] = {}
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of this app be answered here."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(EngineError, _engine_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OperationalError, _database_error)
+    app.add_exception_handler(PoolTimeout, _database_error)
+
+
+def answer(request: Request, error: ServiceError) -> Response:
+    """What is sent for an error of ours."""
+    problem = Problem(
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        instance=request.url.path,
+        code=error.code,
+        hint=error.hint,
+        request_id=getattr(request.state, "request_id", ""),
+        errors=[_field_error(report) for report in error.errors],
+        details=error.details,
+    )
+    return _rendered(request, problem, error.headers)
+
+
+def _rendered(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    page = getattr(request.app.state, "error_page", None)
+    if page is not None and not is_api(request.url.path) and "text/html" in request.headers.get("accept", ""):
+        shown: Response = page(request, problem)
+        shown.headers.update(headers or {})
+        return shown
+    return JSONResponse(problem.model_dump(mode="json"), problem.status, headers, MEDIA_TYPE)
+
+
+def is_api(path: str) -> bool:
+    """Whether programs are answered here, rather than people."""
+    return path.startswith("/api/")
+
+
+def _field_error(report: ErrorReport) -> FieldError:
+    parameter = str(report.details.get("parameter", ""))
+    return FieldError(
+        pointer=report.pointer, parameter=parameter, code=report.code, detail=report.message, hint=report.hint
+    )
+
+
+def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return answer(request, error)
+
+
+def _engine_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, EngineError)
+    return answer(request, Unprocessable(error.report.message, hint=error.report.hint, errors=[error.report]))
+
+
+def _database_error(request: Request, error: Exception) -> Response:
+    log.error("database does not answer", extra={"error": repr(error)})
+    busy = Unavailable("The database does not answer.", hint="Try again shortly.", headers={"Retry-After": "2"})
+    return answer(request, busy)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    problem = Problem(
+        title=phrase,
+        status=error.status_code,
+        detail=error.detail if error.detail != phrase else f"{phrase}: {request.method} {request.url.path}.",
+        instance=request.url.path,
+        code=phrase.lower().replace(" ", "_"),
+        request_id=getattr(request.state, "request_id", ""),
+    )
+    return _rendered(request, problem, dict(error.headers or {}))
+
+
+def last_resort(request: Request, error: Exception) -> Response:
+    """For an error that nobody foresaw: an id that is also in the log, and nothing else."""
+    request_id = getattr(request.state, "request_id", "")
+    log.error("unforeseen error", exc_info=error, extra={"request_id": request_id, "path": request.url.path})
+    hint = f"Tell the administrator this number: {request_id}."
+    return answer(request, ServiceError("Something went wrong on the server.", hint=hint))
+
+
+def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return answer(request, invalid(error.errors(), error.body))
+
+
+def invalid(errors: Sequence[Any], body: Any, prefix: str = "") -> Unprocessable:
+    """Pydantic's findings as one error of ours. prefix: pointer of `body` in what the user sent."""
+    found = [_report(error, body, prefix) for error in errors]
+    if len(found) == 1:
+        return Unprocessable(found[0].message, hint=found[0].hint, errors=found)
+    return Unprocessable(f"{len(found)} fields are wrong. First: {found[0].message}", errors=found)
+
+
+def _report(error: Any, body: Any, prefix: str) -> ErrorReport:
+    parts = list(error["loc"])
+    if not prefix and parts and parts[0] in {"query", "path", "header", "cookie"}:
+        name = str(parts[-1])
+        details = {"parameter": name}
+        return ErrorReport(code=error["type"], message=_sentence(error, name), hint=_hint(error), details=details)
+    inside = parts if prefix else parts[1:]
+    where = [] if error["type"] == "json_invalid" else list(without_tags(inside, body))
+    return ErrorReport(
+        code=error["type"],
+        message=_sentence(error, ".".join(map(str, where))),
+        hint=_hint(error),
+        pointer=prefix + "".join(f"/{_escaped(part)}" for part in where),
+    )
+
+
+def without_tags(parts: Sequence[str | int], body: Any) -> Iterator[str | int]:
+    """A location as it is in the body: pydantic also names which model of a union it tried, by the value of its tag."""
+    value = body
+    for part in parts:
+        fields = value if isinstance(value, dict) else {}
+        if part not in fields and part in {fields.get(tag) for tag in TAGS if isinstance(fields.get(tag), str)}:
+            continue
+        yield part
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            value = None
+
+
+def _escaped(part: str | int) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _sentence(error: Any, name: str) -> str:
+    """Names the field and its value."""
+    kind, message = error["type"], str(error["msg"])
+    if kind == "json_invalid":
+        return f"The body is no valid JSON: {error.get('ctx', {}).get('error', message)}."
+    if kind == "missing":
+        return f"{name or 'The body'} is missing."
+    if kind == "extra_forbidden":
+        return f"There is no field {name}."
+    if kind == "value_error":
+        told = message.removeprefix("Value error, ")
+        return f"{name}: {told}." if name else f"{told[:1].upper()}{told[1:]}."
+    shown = repr(error.get("input"))
+    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+    told = message[:1].lower() + message[1:]
+    return f"{name or 'The body'} is {shown}, but {told.replace('input should', 'it should', 1)}."
+
+
+def _hint(error: Any) -> str:
+    """What to do about it, where that can be said."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        name = str(error["loc"][-1])
+        near = difflib.get_close_matches(name, _field_names(JobSpec), n=1)
+        return f"Did you mean {near[0]}?" if near else f"Leave {name} out; the API's document names every field."
+    if kind == "union_tag_invalid":
+        return f"Choose one of {context.get('expected_tags')}."
+    if kind == "union_tag_not_found":
+        return f"Say which by the field {context.get('discriminator')}."
+    return ""
+
+
+def _field_names(model: type[BaseModel]) -> set[str]:
+    """Every field's name in a model and in the models that it is made of."""
+    schema = model.model_json_schema()
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return {name for part in parts for name in part.get("properties", {})}
