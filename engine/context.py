@@ -25,6 +25,7 @@ State = tuple[Mapping[str, Tensor], Mapping[str, Any]]  # what a checkpoint hold
 class Context(Generic[Params]):
     """The surroundings of one attempt of one step."""
 
+    key: str  # of the step
     params: Params
     needs: Mapping[str, Path]  # role -> folder of a whole step
     out: Path

@@ -32,6 +32,7 @@ class RealData:
     train_labels: Tensor  # (N,) int64
     test: Tensor
     test_labels: Tensor
+    title: str
     classes: tuple[str, ...]
     statistics: Statistics
     resolution: int  # px
@@ -56,6 +57,7 @@ def real_data(folder: Path) -> RealData:
         train_labels=arrays.read(folder / "train_labels.npy"),
         test=arrays.read(folder / "test.npy"),
         test_labels=arrays.read(folder / "test_labels.npy"),
+        title=facts["title"],
         classes=tuple(facts["classes"]),
         statistics=statistics_of(facts),
         resolution=facts["resolution"],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -83,17 +85,25 @@ def _folder(spec: Folder) -> Origin:
 
 
 def _digits() -> Origin:
-    from sklearn.datasets import load_digits  # here: only this data set needs scikit-learn
-
-    found = load_digits()
     seen = [0] * 10
     splits: tuple[list[Picture], list[Picture]] = ([], [])
-    for index, (levels, label) in enumerate(zip(found.images, found.target.tolist(), strict=True)):
+    for index, (*levels, label) in enumerate(_digit_rows()):
         seen[label] += 1
-        image = Image.fromarray((levels * 255 / 16).round().astype(np.uint8))
+        image = Image.frombytes("L", (8, 8), bytes(round(level * 255 / 16) for level in levels))
         picture = Picture(name=f"digit {index}", label=label, load=partial(_itself, image))
         splits[seen[label] % DIGITS_TEST_EVERY == 0].append(picture)
     return Origin(classes=tuple(str(digit) for digit in range(10)), train=tuple(splits[0]), test=tuple(splits[1]))
+
+
+def _digit_rows() -> list[list[int]]:
+    """64 levels 0..16 and the label of each digit. The file is read without scikit-learn, whose import takes seconds."""
+    found = find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise DatasetMissing("The digits ship with scikit-learn, which is not installed.", hint="Install scikit-learn.")
+    path = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    return [
+        [int(float(value)) for value in line.split(",")] for line in gzip.decompress(path.read_bytes()).decode().split()
+    ]
 
 
 def _torchvision(spec: Torchvision, downloads: Path) -> Origin:

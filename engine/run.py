@@ -111,6 +111,7 @@ def _context(
     checkpoint_s: float,
 ) -> Context[BaseModel]:
     return Context(
+        key=step.key,
         params=PARAMS[step.kind].model_validate(step.params),
         needs={role: store.step(key) for role, key in step.needs.items()},
         out=out,

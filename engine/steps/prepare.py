@@ -35,7 +35,7 @@ SMALLEST_STD = 1e-3  # of intensities 0..1: a channel that never changes must no
 def prepare(context: Context[PrepareParams]) -> Telling:
     """Decode everything, and refuse the set as a whole when a file cannot be read."""
     params = context.params
-    _refuse_changed(params)
+    title = _refuse_changed(params)
     origin = open_origin(params.dataset, context.downloads)
     total = len(origin.train) + len(origin.test)
     yield Started(total=total, unit="images", device="cpu")
@@ -45,16 +45,18 @@ def prepare(context: Context[PrepareParams]) -> Telling:
     yield from writer.write("train", origin.train)
     yield from writer.write("test", origin.test)
     writer.refuse_unreadable()
-    return _describe(context, origin)
+    return _describe(context, origin, title)
 
 
-def _refuse_changed(params: PrepareParams) -> None:
-    """Raises DatasetInvalid when the files are no longer those that the job was planned with."""
-    if describe(params.dataset).digest != params.digest:
+def _refuse_changed(params: PrepareParams) -> str:
+    """The set's title. Raises DatasetInvalid when the files are no longer those that the job was planned with."""
+    facts = describe(params.dataset)
+    if facts.digest != params.digest:
         raise DatasetInvalid(
             "The data set's files have changed since the job was accepted.",
             hint="Submit the job again: it is then planned with the files as they are now.",
         )
+    return facts.title
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,10 +105,11 @@ class _Writer:
             return None
 
 
-def _describe(context: Context[PrepareParams], origin: Origin) -> Result:
+def _describe(context: Context[PrepareParams], origin: Origin, title: str) -> Result:
     """Write data.json, and return what of it is worth showing."""
     mean, std = _statistics(context)
     facts = {
+        "title": title,
         "classes": list(origin.classes),
         "mean": mean,
         "std": std,

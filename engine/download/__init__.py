@@ -1,0 +1,1 @@
+"""What goes into a download beside the images: its main, and stand-ins for modules that need more than torch."""

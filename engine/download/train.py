@@ -1,0 +1,158 @@
+"""Train students on these images and test them on real ones. Needs torch, and nothing else.
+
+python train.py                      the runs of the score card again
+python train.py --labels hard        without the teachers' labels
+python train.py --test FOLDER        where the download holds no test set: FOLDER/<class>/*; needs Pillow
+"""
+
+# ruff: noqa: T201 - it speaks to a person
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine import arrays, png
+from engine.datasets import Statistics
+from engine.labels import PLAN_ARRAYS, LabelPlan, draw_plan
+from engine.models import build
+from engine.precision import precision_for
+from engine.randomness import seed_of
+from engine.students import Criterion, Student, StudentRecipe, hard_criterion, soft_criterion, top1_pct
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Set:
+    """N distilled images (ipc after ipc, classes ascending) and M test images, all uint8 of S px."""
+
+    facts: dict[str, Any]  # manifest.json
+    images: Tensor  # (N, 3, S, S)
+    labels: Tensor  # (N,)
+    test_images: Tensor  # (M, 3, S, S)
+    test_labels: Tensor  # (M,)
+
+    @property
+    def statistics(self) -> Statistics:
+        normalisation = self.facts["normalisation"]
+        return tuple(normalisation["mean"]), tuple(normalisation["std"])
+
+    def batches(self, kind: str, epoch: int, device: torch.device) -> tuple[LabelPlan, Criterion]:
+        """What a student sees in an epoch, and what it learns from it."""
+        course = self.facts["training"]
+        if kind == "soft":
+            epochs = {name: arrays.read(HERE / "labels" / f"{name}.npy")[epoch] for name in (*PLAN_ARRAYS, "logits")}
+            plan = LabelPlan.of(epochs, batch_size=course["batch_size"])
+            return plan, soft_criterion(epochs["logits"], temperature=course["temperature"], device=device)
+        plan = draw_plan(
+            len(self.images),
+            batch_size=course["batch_size"],
+            side=self.facts["resolution"],
+            seed=self.facts["seed"],
+            epoch=epoch,
+            flip=course["flip"],
+            cutmix=course["cutmix"],
+        )
+        return plan, hard_criterion(self.labels, plan, side=self.facts["resolution"], device=device)
+
+
+def main() -> None:
+    """Train the students that were asked for, one line each."""
+    facts = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
+    options = _options(facts)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    data, device = _load(facts, options.test), torch.device(options.device)
+    print(
+        f"{facts['name']}: {len(data.images)} images, {len(data.test_images)} to test; {options.student}, on {device}"
+    )
+    reported = {
+        run["run"]: run
+        for row in facts["scores"]
+        if (row["subject"], row["student"], row["labels"]) == ("distilled", options.student, options.labels)
+        for run in row["runs"]
+    }
+    for run in range(options.runs):
+        curve = list(_train(data, options.student, options.labels, run, device))
+        beside = reported.get(run)
+        card = f"   (card: {beside['top1_last_pct']:.2f}, {beside['top1_best_pct']:.2f})" if beside else ""
+        print(f"run {run + 1}: last {curve[-1]:.2f} %, best {max(curve):.2f} %{card}", flush=True)
+
+
+def _train(data: Set, network: str, labels: str, run: int, device: torch.device) -> Iterator[float]:
+    """Train one student from scratch; the accuracy of each test, %."""
+    facts, course = data.facts, data.facts["training"]
+    recipe = StudentRecipe(
+        epochs=course["epochs"],
+        lr=course["lr"],
+        eta=course["eta"],
+        weight_decay=course["weight_decay"],
+        precision=precision_for(course["precision"], device),
+    )
+    seed = seed_of(facts["seed"], "student", run)
+    model = build(network, num_classes=len(facts["classes"]), resolution=facts["resolution"], seed=seed)
+    student, images = Student(model, recipe, device=device, seed=seed), data.images.to(device)
+    for epoch in range(recipe.epochs):
+        plan, criterion = data.batches(labels, epoch, device)
+        student.train_epoch(images, plan, criterion, statistics=data.statistics)
+        if (epoch + 1) % course["every"] == 0 or epoch + 1 == recipe.epochs:
+            yield top1_pct(
+                student.model,
+                data.test_images,
+                data.test_labels,
+                statistics=data.statistics,
+                precision=recipe.precision,
+                device=device,
+            )
+
+
+def _options(facts: dict[str, Any]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train students on these images, and test them on real ones.")
+    course = facts["training"]
+    parser.add_argument("--runs", type=int, default=course["runs"], help="students, each with a seed of its own")
+    parser.add_argument("--student", default=course["student"], help="network: see engine/networks.py")
+    parser.add_argument("--labels", choices=("soft", "hard"), default=course["labels"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--test", type=Path, help="folder of real test images, one folder a class")
+    return parser.parse_args()
+
+
+def _load(facts: dict[str, Any], test: Path | None) -> Set:
+    """Everything into memory."""
+    if test is not None:
+        test_images, test_labels = _test_folder(facts, test)
+    elif (HERE / "test").is_dir():
+        test_images, test_labels = (arrays.read(HERE / "test" / f"{name}.npy") for name in ("images", "labels"))
+    else:
+        raise SystemExit("This download holds no test images (they are too large): name a folder with --test FOLDER.")
+    return Set(
+        facts=facts,
+        images=torch.stack([png.read(HERE / image["file"]) for image in facts["images"]]),
+        labels=torch.tensor([image["class"] for image in facts["images"]]),
+        test_images=test_images,
+        test_labels=test_labels,
+    )
+
+
+def _test_folder(facts: dict[str, Any], folder: Path) -> tuple[Tensor, Tensor]:
+    from engine.decoding import LARGE_PX, opened, square  # here: it needs Pillow
+
+    images, labels, side = [], [], facts["resolution"]
+    for entry in facts["classes"]:
+        for file in sorted(path for path in (folder / entry["name"]).iterdir() if path.is_file()):
+            images.append(square(opened(file), side, margin=side >= LARGE_PX))
+            labels.append(entry["index"])
+    return torch.stack(images), torch.tensor(labels)
+
+
+if __name__ == "__main__":
+    main()
