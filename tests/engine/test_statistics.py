@@ -1,0 +1,89 @@
+"""What batch-norm layers see: the authors' numbers, the same numbers slowly, and no trace left on the teacher."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine.statistics import BatchNormStatistics, ChannelStatistics, bn_matching
+from tests.engine import golden
+
+NETS = ("resnet", "shufflenet", "densenet", "mobilenet")
+
+
+def features(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 2 + 1).to(dtype)
+
+
+def distances_of(model: nn.Module, images: Tensor) -> Tensor:
+    with BatchNormStatistics(model) as statistics:
+        model(images)
+    return statistics.distances()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_layers_distance_is_the_authors(name: str) -> None:
+    stored = golden.stored("bn_loss")
+    distances = distances_of(golden.teacher(name), stored["images"])
+    torch.testing.assert_close(distances, stored[f"{name}.r_feature"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_layers_are_in_the_order_of_modules(name: str) -> None:
+    model = golden.network(name)
+    names = [name for name, part in model.named_modules() if isinstance(part, nn.BatchNorm2d)]
+    assert names == json.loads(golden.metadata("bn_loss")["bn_layer_names"])[name]
+
+
+def test_a_batch_with_the_teachers_own_statistics_costs_nothing() -> None:
+    x = features(8, 3, 5, 5)
+    distance = bn_matching(x, x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False))
+    torch.testing.assert_close(distance, torch.tensor(0.0), atol=1e-5, rtol=0)
+
+
+def test_a_perfect_match_has_a_gradient() -> None:
+    x = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(bn_matching(x, torch.zeros(3), torch.zeros(3)), x)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("shape", [(7, 5, 3, 3), (20, 16, 32, 32), (3, 4, 112, 112), (1, 3, 2, 2)])
+def test_one_pass_gives_what_two_passes_in_double_give(shape: tuple[int, ...]) -> None:
+    x = features(*shape).contiguous(memory_format=torch.channels_last)
+    mean, var = ChannelStatistics.apply(x)
+    torch.testing.assert_close(mean, x.double().mean((0, 2, 3)).float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(var, x.double().var((0, 2, 3), unbiased=False).float(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_gradient_is_that_of_mean_and_variance() -> None:
+    x = features(6, 4, 5, 5, dtype=torch.float64)
+    slow, fast = x.clone().requires_grad_(), x.float().requires_grad_()
+    goal_mean, goal_var = torch.zeros(4), torch.ones(4)
+    mean, var = slow.mean((0, 2, 3)), slow.var((0, 2, 3), unbiased=False)
+    (expected,) = torch.autograd.grad((var - goal_var).norm() + (mean - goal_mean).norm(), slow)
+    (gradient,) = torch.autograd.grad(bn_matching(fast, goal_mean, goal_var), fast)
+    torch.testing.assert_close(gradient.double(), expected, atol=1e-7, rtol=1e-5)
+
+
+def test_statistics_are_fp32_whatever_the_features_are() -> None:
+    x = features(4, 3, 8, 8, dtype=torch.bfloat16).requires_grad_()
+    distance = bn_matching(x, torch.zeros(3), torch.ones(3))
+    (gradient,) = torch.autograd.grad(distance, x)
+    assert distance.dtype == torch.float32 and gradient.dtype == torch.bfloat16
+    torch.testing.assert_close(distance, bn_matching(x.detach().float(), torch.zeros(3), torch.ones(3)))
+
+
+def test_nothing_is_left_on_the_teacher() -> None:
+    model, before = golden.teacher("resnet"), golden.teacher("resnet").state_dict()
+    with pytest.raises(RuntimeError, match="from the test"), BatchNormStatistics(model):
+        raise RuntimeError("from the test")
+    distances_of(model, features(2, 3, 16, 16))
+    assert not any(part._forward_pre_hooks for part in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_network_without_batch_norm_has_no_distances() -> None:
+    assert distances_of(nn.Conv2d(3, 4, 3), features(2, 3, 8, 8)).shape == (0,)
