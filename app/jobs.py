@@ -190,7 +190,7 @@ def settle(session: Session, job_id: str) -> None:
             .values(state=StepState.CANCELLED, finished_at=utc_now())
         )
     by_state = select(Step.state, func.count()).where(Step.job_id == job_id).group_by(Step.state)
-    counts: dict[str, int] = dict(session.execute(by_state).tuples().all())
+    counts: dict[str, int] = dict(session.execute(by_state).all())
     state = _state_from(counts)
     if state == job.state:
         return
