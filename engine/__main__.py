@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from engine.errors import EngineError, SpecInvalid
-from engine.launch import EXIT_DRAINED, EXIT_FAILED
+from engine.launch import EXIT_DRAINED, EXIT_FAILED, adopt_environment
 from engine.spec import JobSpec
 
 if TYPE_CHECKING:  # torch takes seconds to import: `plan` and mistakes do without it
@@ -168,4 +168,5 @@ def _print_card(spec: JobSpec, store: Store, out: Path) -> None:
 
 
 if __name__ == "__main__":
+    adopt_environment()
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 <attempt>-<rank>.safetensors   the tensors
 <attempt>-<rank>.json          written after them: what else there is to know, and their hash
+files/                         arrays that are too large to be copied: see `large_files`
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from engine import arrays
 from engine.store import write_atomically
 
 KEPT = 2
@@ -58,6 +62,15 @@ class Checkpoints:
         write_atomically(self._head(name), json.dumps(head).encode())
         self._forget_old()
         self._last = time.monotonic()
+
+    def large_files(self) -> Path:
+        """A folder for arrays too large to be copied into each checkpoint: they stay where they are, and grow.
+
+        All attempts share it. One that was given up and still runs writes the values that are there already.
+        """
+        folder = self.folder / "files"
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def latest(self) -> Checkpoint | None:
         """The one with the most work done that can be read; a damaged one is passed over for the one before it."""
@@ -104,6 +117,20 @@ def _stripped(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str,
     for name, value in tensors.items():
         if name.startswith(prefix):
             yield name.removeprefix(prefix), value
+
+
+def opened_array(path: Path, shape: tuple[int, ...], dtype: torch.dtype, *, going_on: bool) -> Tensor:
+    """An array of `large_files`: the one that earlier attempts filled in part, or a new one."""
+    return arrays.read(path, writable=True) if going_on else arrays.create(path, shape, dtype)
+
+
+def place(files: Iterable[Path], folder: Path) -> None:
+    """Give files a second name in a folder, or copy them where the disk does not do that."""
+    for file in files:
+        try:
+            os.link(file, folder / file.name)
+        except OSError:
+            shutil.copyfile(file, folder / file.name)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -51,6 +51,13 @@ def command(*, threads: int | None = None, parent: int | None = None) -> list[st
     return words if threads is None else [*words, "--threads", str(threads)]
 
 
+def adopt_environment() -> None:
+    """Give this process the environment of an engine process, by starting it again in place: libraries read it once."""
+    wanted = environment(os.environ)
+    if wanted != dict(os.environ):
+        os.execve(sys.executable, [sys.executable, "-m", "engine", *sys.argv[1:]], wanted)  # noqa: S606 - itself
+
+
 def environment(base: Mapping[str, str], *, threads: int | None = None) -> dict[str, str]:
     """The environment of an engine process: the given one, and what makes torch fast and repeatable.
 

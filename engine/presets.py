@@ -20,10 +20,10 @@ class Preset:
 DEMO = JobSpec(
     dataset=Digits(resolution=16),
     ipc=10,
-    method=Fadrm(budgets=(50, 50, 50, 50)),
-    teachers=(Teacher(network="convnet3_w32", epochs=20, batch_size=64, optimizer="adamw", lr=0.01),),
+    method=Fadrm(budgets=(100, 100, 100, 100)),
+    teachers=(Teacher(network="convnet3_w32", epochs=12, batch_size=64, optimizer="adamw", lr=0.01),),
     patches=Patches(difficulty="easy"),
-    labels=Labels(epochs=60, batch_size=20),
+    labels=Labels(epochs=100, batch_size=20),
     evaluation=Evaluation(students=("convnet3_w32",), runs=3, labels=("soft",), lr=0.01, every=20),
     flip=False,
 )

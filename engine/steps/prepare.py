@@ -11,12 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from engine import arrays
-from engine.context import Context, Result, Telling
+from engine.checkpoint import opened_array, place
+from engine.context import Context, Result, State, Telling
 from engine.data import chunks
 from engine.datasets import IMAGENET, KNOWN_STATISTICS, Statistics, describe
 from engine.decoding import LARGE_PX
@@ -25,6 +27,7 @@ from engine.events import Event, Log, Progress, Started
 from engine.params import PrepareParams
 from engine.reading import Origin, Picture, ReadError, open_origin
 from engine.spec import Torchvision
+from engine.store import sync
 
 CHUNK = 512  # images between two lines of progress
 THREADS = 8
@@ -34,17 +37,15 @@ SMALLEST_STD = 1e-3  # of intensities 0..1: a channel that never changes must no
 
 def prepare(context: Context[PrepareParams]) -> Telling:
     """Decode everything, and refuse the set as a whole when a file cannot be read."""
-    params = context.params
-    title = _refuse_changed(params)
-    origin = open_origin(params.dataset, context.downloads)
-    total = len(origin.train) + len(origin.test)
-    yield Started(total=total, unit="images", device="cpu")
+    title = _refuse_changed(context.params)
+    origin = open_origin(context.params.dataset, context.downloads)
+    writer = _Writer.begin(context, origin)
+    yield Started(total=writer.total, unit="images", resumed_at=writer.done)
     if origin.note:
         yield Log(message=origin.note)
-    writer = _Writer(out=context.out, resolution=params.resolution, total=total)
-    yield from writer.write("train", origin.train)
-    yield from writer.write("test", origin.test)
+    yield from writer.write()
     writer.refuse_unreadable()
+    place(sorted(writer.folder.iterdir()), context.out)
     return _describe(context, origin, title)
 
 
@@ -63,46 +64,84 @@ def _refuse_changed(params: PrepareParams) -> str:
 class _Writer:
     """Decodes with several threads, a chunk at a time, and remembers which files could not be read."""
 
-    out: Path
-    resolution: int  # px
-    total: int
-    done: int = 0
-    unreadable: list[ReadError] = field(default_factory=list)
+    context: Context[PrepareParams]
+    splits: dict[str, tuple[Picture, ...]]
+    folder: Path
+    images: dict[str, Tensor]  # (N, 3, S, S) uint8 of each split, on the disk
+    done: int = 0  # images of all splits
+    unreadable: list[tuple[str, str]] = field(default_factory=list)  # file, reason
 
-    def write(self, split: str, pictures: tuple[Picture, ...]) -> Iterator[Event]:
-        """Write `<split>.npy` and `<split>_labels.npy`."""
-        shape = (len(pictures), 3, self.resolution, self.resolution)
-        images = arrays.create(self.out / f"{split}.npy", shape, torch.uint8)
-        arrays.write(self.out / f"{split}_labels.npy", torch.tensor([picture.label for picture in pictures]))
-        decode = partial(self._decoded, margin=split == "test" and self.resolution >= LARGE_PX)
+    @classmethod
+    def begin(cls, context: Context[PrepareParams], origin: Origin) -> Self:
+        """Before the first image, or where a checkpoint was taken."""
+        found, folder, side = context.resumed(), context.checkpoints.large_files(), context.params.resolution
+        splits = {"train": origin.train, "test": origin.test}
+        images = {
+            split: opened_array(
+                folder / f"{split}.npy", (len(pictures), 3, side, side), torch.uint8, going_on=found is not None
+            )
+            for split, pictures in splits.items()
+        }
+        writer = cls(context=context, splits=splits, folder=folder, images=images)
+        if found is not None:
+            writer.done = found.rank
+            writer.unreadable = [(file, reason) for file, reason in found.facts["unreadable"]]
+        return writer
+
+    @property
+    def total(self) -> int:
+        return sum(len(pictures) for pictures in self.splits.values())
+
+    def write(self) -> Iterator[Event]:
+        """Decode what is not decoded yet."""
+        before = 0  # images of the splits before
         with ThreadPoolExecutor(THREADS) as pool:
-            for start, stop in chunks(len(pictures), CHUNK):
-                for index, pixels in enumerate(pool.map(decode, pictures[start:stop]), start):
-                    if pixels is not None:
-                        images[index] = pixels
-                self.done += stop - start
-                yield Progress(done=self.done, total=self.total, unit="images")
+            for split, pictures in self.splits.items():
+                arrays.write(self.folder / f"{split}_labels.npy", torch.tensor([picture.label for picture in pictures]))
+                for start, stop in chunks(len(pictures), CHUNK):
+                    if self.done < before + stop:
+                        self._decode(split, pool, slice(start, stop))
+                        self.done = before + stop
+                        yield Progress(done=self.done, total=self.total, unit="images")
+                        if self.done < self.total:
+                            yield from self.context.pause(self.done, self.state)
+                before += len(pictures)
+
+    def state(self) -> State:
+        """How many images are safe on the disk."""
+        for split in self.splits:
+            sync(self.folder / f"{split}.npy")
+        return {}, {"unreadable": self.unreadable}
+
+    def _decode(self, split: str, pool: ThreadPoolExecutor, part: slice) -> None:
+        side = self.context.params.resolution
+        decode = partial(_decoded, resolution=side, margin=split == "test" and side >= LARGE_PX)
+        for index, found in enumerate(pool.map(decode, self.splits[split][part]), part.start):
+            if isinstance(found, ReadError):
+                self.unreadable.append((found.file, found.reason))
+            else:
+                self.images[split][index] = found
 
     def refuse_unreadable(self) -> None:
         """Raises DatasetInvalid, naming files and remedy, when any could not be read."""
         if not self.unreadable:
             return
-        files = sorted(error.file for error in self.unreadable)
+        files = sorted(file for file, _ in self.unreadable)
         count = len(files)
         raise DatasetInvalid(
             f"{count} image{' cannot' if count == 1 else 's cannot'} be read: {', '.join(files[:3])}"
-            f"{', ...' if count > 3 else ''} ({self.unreadable[0].reason}).",
+            f"{', ...' if count > 3 else ''} ({self.unreadable[0][1]}).",
             hint="Replace or remove these files, then submit the job again.",
             files=files[:NAMED_FILES],
             count=count,
         )
 
-    def _decoded(self, picture: Picture, *, margin: bool) -> Tensor | None:
-        try:
-            return picture.read(self.resolution, margin)
-        except ReadError as error:
-            self.unreadable.append(error)
-            return None
+
+def _decoded(picture: Picture, *, resolution: int, margin: bool) -> Tensor | ReadError:
+    try:
+        return picture.read(resolution, margin)
+    except ReadError as error:
+        return error
 
 
 def _describe(context: Context[PrepareParams], origin: Origin, title: str) -> Result:

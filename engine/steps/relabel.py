@@ -6,8 +6,6 @@ E epochs, N images (ipc after ipc, classes ascending), B batches, K classes.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +14,12 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from engine import arrays
 from engine import device as devices
-from engine.checkpoint import Checkpoint
+from engine.checkpoint import Checkpoint, opened_array, place
 from engine.context import Context, Result, State, Telling
 from engine.data import RealData, fitted, images_of, real_data, teacher_facts, teachers
 from engine.events import Event, Log, Progress, Started
-from engine.labels import PLAN_ARRAYS, batch_slices, draw_plan, rendered_batches, soft_labels
+from engine.labels import batch_slices, draw_plan, rendered_batches, soft_labels
 from engine.params import RelabelParams
 from engine.precision import Precision
 from engine.spec import Labels
@@ -45,8 +42,7 @@ def relabel(context: Context[RelabelParams]) -> Telling:
         yield Progress(done=labelling.epoch, total=epochs, unit="epochs")
         if labelling.epoch < epochs:
             yield from context.pause(labelling.epoch, labelling.state)
-    for file in sorted(labelling.folder.iterdir()):
-        place(file, context.out / file.name)
+    place(sorted(labelling.folder.iterdir()), context.out)
     return (yield from _judge(context, labelling))
 
 
@@ -66,19 +62,11 @@ class _Labelling:
 
     @classmethod
     def begin(cls, context: Context[RelabelParams], found: Checkpoint | None) -> Self:
-        """Empty arrays, or those that an earlier attempt left: copied, so that no two attempts write to the same."""
+        """Before the first epoch, or where a checkpoint was taken."""
         data = real_data(context.folder("data"))
         images = fitted(images_of(context.folders("images")).flatten(0, 1), context.device)
-        folder = context.checkpoints.folder / f"labels-{context.checkpoints.attempt:06d}"
-        earlier = None if found is None else context.checkpoints.folder / found.facts["folder"]
-        if earlier is None or not earlier.is_dir():
-            made, epoch = _create(folder, len(images), data.num_classes, context.params.labels), 0
-        else:
-            assert found is not None
-            if earlier != folder:
-                shutil.copytree(earlier, folder, dirs_exist_ok=True)
-            made = {name: arrays.read(folder / f"{name}.npy", writable=True) for name in (*PLAN_ARRAYS, "logits")}
-            epoch = found.facts["epoch"]
+        folder = context.checkpoints.large_files()
+        shapes = _shapes(len(images), data.num_classes, context.params.labels)
         return cls(
             params=context.params,
             device=context.device,
@@ -87,8 +75,11 @@ class _Labelling:
             teachers=teachers(context.folders("teacher"), context.device),
             precision=devices.resolve(context.params.precision, context.device),
             folder=folder,
-            arrays=made,
-            epoch=epoch,
+            arrays={
+                name: opened_array(folder / f"{name}.npy", shape, dtype, going_on=found is not None)
+                for name, (shape, dtype) in shapes.items()
+            },
+            epoch=0 if found is None else found.facts["epoch"],
         )
 
     def label(self) -> None:
@@ -111,35 +102,23 @@ class _Labelling:
         self.epoch += 1
 
     def state(self) -> State:
-        """How many epochs are safe on the disk, and where."""
+        """How many epochs are safe on the disk."""
         for file in self.folder.iterdir():
             sync(file)
-        return {}, {"epoch": self.epoch, "folder": self.folder.name}
+        return {}, {"epoch": self.epoch}
 
 
-def _create(folder: Path, images: int, classes: int, labels: Labels) -> dict[str, Tensor]:
-    """The arrays of all epochs, their room on the disk taken."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        "order": ((images,), torch.int32),
-        "boxes": ((images, 4), torch.int16),
-        "flips": ((images,), torch.bool),
-        "partners": ((images,), torch.int16),
-        "mix_boxes": ((len(batch_slices(images, labels.batch_size)), 4), torch.int16),
-        "logits": ((images, classes), torch.float16),
-    }
+def _shapes(images: int, classes: int, labels: Labels) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and type of each array: the plan's, and the logits."""
+    batches, epochs = len(batch_slices(images, labels.batch_size)), labels.epochs
     return {
-        name: arrays.create(folder / f"{name}.npy", (labels.epochs, *shape), dtype)
-        for name, (shape, dtype) in shapes.items()
+        "order": ((epochs, images), torch.int32),
+        "boxes": ((epochs, images, 4), torch.int16),
+        "flips": ((epochs, images), torch.bool),
+        "partners": ((epochs, images), torch.int16),
+        "mix_boxes": ((epochs, batches, 4), torch.int16),
+        "logits": ((epochs, images, classes), torch.float16),
     }
-
-
-def place(file: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the disk does not do that."""
-    try:
-        os.link(file, target)
-    except OSError:
-        shutil.copyfile(file, target)
 
 
 def _judge(context: Context[RelabelParams], labelling: _Labelling) -> Generator[Event, None, Result]:
