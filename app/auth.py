@@ -160,6 +160,11 @@ def revoke(session: Session, user: User, token_id: str) -> None:
     )
 
 
+def end(session: Session, token_id: str) -> None:
+    """End a session: its user logs out."""
+    session.execute(update(Token).where(Token.id == token_id).values(revoked_at=utc_now()))
+
+
 def may_write(user: User) -> User:
     """Raises Forbidden for who may only look."""
     if user.role == "viewer":

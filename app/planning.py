@@ -9,8 +9,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from app import datasets, estimates, problems
+from app import datasets, estimates, jobs, problems
 from app.errors import Unprocessable
+from app.models import Job, User
 from app.services import Services
 from engine.datasets import Facts
 from engine.errors import ErrorReport
@@ -218,3 +219,20 @@ def _free_bytes(services: Services) -> int | None:
     root = services.store.root
     existing = next((path for path in (root, *root.parents) if path.exists()), None)
     return shutil.disk_usage(existing).free if existing else None
+
+
+def submit(services: Services, owner: User, planned: Planned, idempotency_key: str | None = None) -> tuple[Job, bool]:
+    """Accept a planned job and ring; whether it is new. For the API and for the pages' form alike."""
+    with services.database.write() as session:
+        job, is_new = jobs.create(
+            session,
+            owner=owner,
+            name=planned.name,
+            spec=planned.spec,
+            plan=planned.plan,
+            idempotency_key=idempotency_key,
+            max_unfinished=services.settings.max_queued_per_user,
+        )
+    if is_new:
+        services.bell.ring()  # after the commit: no worker may look for a row that is not there yet
+    return job, is_new

@@ -146,10 +146,22 @@ def _validation_error(request: Request, error: Exception) -> Response:
 
 def invalid(errors: Sequence[Any], body: Any, prefix: str = "") -> Unprocessable:
     """Pydantic's findings as one error of ours. prefix: pointer of `body` in what the user sent."""
-    found = [_report(error, body, prefix) for error in errors]
+    found = [_report(error, body, prefix) for error in _causes(errors)]
     if len(found) == 1:
         return Unprocessable(found[0].message, hint=found[0].hint, errors=found)
     return Unprocessable(f"{len(found)} fields are wrong. First: {found[0].message}", errors=found)
+
+
+def _causes(errors: Sequence[Any]) -> list[Any]:
+    """Without what only follows from others: a list is too short because one of its items is wrong."""
+    places = [tuple(error["loc"]) for error in errors]
+
+    def follows(error: Any) -> bool:
+        place = tuple(error["loc"])
+        inside = any(len(other) > len(place) and other[: len(place)] == place for other in places)
+        return error["type"] == "too_short" and inside
+
+    return [error for error in errors if not follows(error)]
 
 
 def _report(error: Any, body: Any, prefix: str) -> ErrorReport:
@@ -209,7 +221,7 @@ def _hint(error: Any) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         name = str(error["loc"][-1])
-        near = difflib.get_close_matches(name, _field_names(JobSpec), n=1)
+        near = difflib.get_close_matches(name, _field_names(JobSpec), n=1, cutoff=0.7)
         return f"Did you mean {near[0]}?" if near else f"Leave {name} out; the API's document names every field."
     if kind == "union_tag_invalid":
         return f"Choose one of {context.get('expected_tags')}."

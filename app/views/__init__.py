@@ -22,6 +22,7 @@ from app.views.jobs import StepOut as StepOut
 from app.views.jobs import job_out as job_out
 from app.views.jobs import page_of_jobs as page_of_jobs
 from app.views.jobs import summaries as summaries
+from app.views.jobs import urls as urls
 from app.views.results import ArtifactsOut as ArtifactsOut
 from app.views.results import ResultsOut as ResultsOut
 from app.views.results import artifacts as artifacts

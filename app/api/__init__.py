@@ -1,0 +1,15 @@
+"""The REST API: everything a program can ask. Thin: parse, call, answer."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from app.api import account, catalogue, jobs, live, outcome
+
+
+def router() -> APIRouter:
+    """Every route under /api/v1."""
+    made = APIRouter(prefix="/api/v1")
+    for part in (jobs, live, outcome, catalogue, account):
+        made.include_router(part.router)
+    return made

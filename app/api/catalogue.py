@@ -1,0 +1,42 @@
+"""What there is to choose from, and who works."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from app import views
+from app.datasets import DatasetOut, catalogue
+from app.deps import ServicesDep, UserDep
+from engine.presets import PRESETS
+from engine.spec import JobSpec
+
+router = APIRouter(tags=["catalogue"])
+
+
+class PresetOut(BaseModel):
+    """A job to start from."""
+
+    name: str
+    title: str
+    note: str
+    spec: JobSpec
+
+
+@router.get("/presets", summary="Jobs to start from")
+def list_presets(_user: UserDep) -> list[PresetOut]:
+    return [
+        PresetOut(name=preset.name, title=preset.title, note=preset.note, spec=preset.spec)
+        for preset in PRESETS.values()
+    ]
+
+
+@router.get("/datasets", summary="Data sets: the built-in ones, and folders under the roots that this server allows")
+def list_datasets(services: ServicesDep, _user: UserDep) -> list[DatasetOut]:
+    return catalogue(services.settings.data_roots)
+
+
+@router.get("/workers", summary="Workers, the one last heard of first")
+def list_workers(services: ServicesDep, _user: UserDep) -> list[views.WorkerOut]:
+    with services.database.read() as session:
+        return views.workers(session)

@@ -1,0 +1,127 @@
+"""The OpenAPI document: what FastAPI knows, with examples, the one form of errors, and the two ways to log in."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.middleware import COOKIE
+from app.problems import MEDIA_TYPE, Problem
+
+
+def _version() -> str:
+    try:
+        return version("fadrm")
+    except PackageNotFoundError:
+        return "0"
+
+
+VERSION = _version()
+DESCRIPTION = (
+    "Distils image data sets with FADRM. Send `Authorization: Bearer <token>`. Errors are `application/problem+json`, "
+    "with JSON pointers to the fields that are to blame. New fields and new values of states may come at any time."
+)
+EXAMPLES = Path(__file__).with_name("examples.json")
+METHODS = ("get", "post", "delete", "put", "patch")
+PROBLEM = {"$ref": "#/components/schemas/Problem"}
+OPEN = frozenset({"get_health", "get_readiness"})
+WRITING = frozenset({"create_job", "cancel_job", "rerun_job"})
+CODES = {
+    401: ("unauthenticated", "Log in first", "This needs a login or a token."),
+    403: ("forbidden", "Not allowed", "Your role is viewer, which may look and not change."),
+    404: ("not_found", "Not found", "There is no job job_0199."),
+    409: ("conflict", "Not possible now", "job_0199 has succeeded already."),
+    422: (
+        "invalid",
+        "The request cannot be carried out",
+        "spec.ipc is -1, but it should be greater than or equal to 1.",
+    ),
+    429: ("too_many", "Limit reached", "You have 50 unfinished jobs, and the limit is 50."),
+}
+
+
+@cache
+def examples() -> dict[str, Any]:
+    """Operation -> {"request": body, "response": body}."""
+    loaded: dict[str, Any] = json.loads(EXAMPLES.read_text())
+    return loaded
+
+
+def install(app: FastAPI) -> None:
+    """Let the app's document be this one."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas = made["components"]["schemas"]
+    own = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= own.pop("$defs", {}) | {"Problem": own}
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    made["components"]["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer"},
+        "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+    }
+    made["security"] = [{"token": []}, {"session": []}]
+    for operations in made["paths"].values():
+        for method in METHODS:
+            if method in operations:
+                _complete(operations[method])
+    return made
+
+
+def _complete(operation: dict[str, Any]) -> None:
+    """One operation: what can go wrong, and an example of what goes well."""
+    name = operation["operationId"]
+    if name in OPEN:
+        operation["security"] = []
+    for status in _problems(operation):
+        operation["responses"][str(status)] = _problem(status)
+    example = examples().get(name, {})
+    if "request" in example:
+        operation["requestBody"]["content"]["application/json"]["example"] = example["request"]
+    for status, response in operation["responses"].items():
+        if status.startswith("2"):
+            for content in response.get("content", {}).values():
+                content["example"] = example.get("response")
+
+
+def _problems(operation: dict[str, Any]) -> list[int]:
+    name, where = operation["operationId"], {parameter["in"] for parameter in operation.get("parameters", [])}
+    found = [] if name in OPEN else [401]
+    if name in WRITING:
+        found.append(403)
+    if "path" in where:
+        found.append(404)
+    if name == "cancel_job":
+        found.append(409)
+    if where or "requestBody" in operation:
+        found.append(422)
+    if name in {"create_job", "rerun_job", "stream_events", "stream_jobs"}:
+        found.append(429)
+    return found
+
+
+def _problem(status: int) -> dict[str, Any]:
+    code, title, detail = CODES[status]
+    errors = [{"pointer": "/spec/ipc", "code": "greater_than_equal", "detail": detail}] if status == 422 else []
+    example = Problem.model_validate(
+        {"title": title, "status": status, "detail": detail, "instance": "/api/v1/jobs", "code": code, "errors": errors}
+    )
+    return {
+        "description": title,
+        "content": {MEDIA_TYPE: {"schema": PROBLEM, "example": example.model_dump(mode="json")}},
+    }

@@ -1,0 +1,124 @@
+"""Whether the server lives, and whether it can do its work. Open to all, so it tells nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+import redis
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import migrate
+from app.deps import ServicesDep
+from app.services import Services
+from app.views.sentences import ONLINE_S, workers_online
+
+router = APIRouter(tags=["health"])
+TIMEOUT_S = 0.5
+LEAST_FREE_BYTES = 2**30
+
+
+class CheckOut(BaseModel):
+    """One thing that the server needs."""
+
+    ok: bool
+    detail: str
+    ms: float
+
+
+class ReadyOut(BaseModel):
+    """Everything that it needs."""
+
+    ready: bool
+    checks: dict[str, CheckOut]
+
+
+class AliveOut(BaseModel):
+    """The process answers."""
+
+    alive: bool = True
+
+
+@router.get("/healthz", summary="The process answers")
+def get_health() -> AliveOut:
+    return AliveOut()
+
+
+@router.get("/readyz", summary="Database, store, disk, Redis and workers, each by itself; 503 when one is missing")
+def get_readiness(response: Response, services: ServicesDep) -> ReadyOut:
+    checks = {name: _checked(check, services) for name, check in CHECKS.items()}
+    ready = all(check.ok for check in checks.values())
+    response.status_code = 200 if ready else 503
+    response.headers["Cache-Control"] = "no-store"
+    return ReadyOut(ready=ready, checks=checks)
+
+
+class Missing(Exception):
+    """A check failed, in words."""
+
+
+def _checked(check: Callable[[Services], str], services: Services) -> CheckOut:
+    began = time.monotonic()
+    try:
+        ok, detail = True, check(services)
+    except Missing as missing:
+        ok, detail = False, str(missing)
+    except (OSError, SQLAlchemyError, redis.RedisError) as error:
+        ok, detail = False, f"no answer ({type(error).__name__})"
+    return CheckOut(ok=ok, detail=detail, ms=round(1000 * (time.monotonic() - began), 1))
+
+
+def _database(services: Services) -> str:
+    with services.database.engine.connect() as connection:
+        if not migrate.is_current(connection):
+            raise Missing("the schema is not the newest: run the migrations")
+    return "answers, and its schema is the newest"
+
+
+def _store(services: Services) -> str:
+    services.store.root.mkdir(parents=True, exist_ok=True)
+    probe = services.store.root / f".probe-{os.getpid()}"
+    probe.write_bytes(b"")
+    probe.unlink()
+    return "can be written"
+
+
+def _disk(services: Services) -> str:
+    free = shutil.disk_usage(services.store.root).free
+    if free < LEAST_FREE_BYTES:
+        raise Missing(f"{free / 1e9:.1f} GB free, too little for new work")
+    return f"{free / 1e9:.0f} GB free"
+
+
+def _redis(services: Services) -> str:
+    url = services.settings.redis_url
+    if not url:
+        return "none: workers look by themselves"
+    with redis.Redis.from_url(redis_address(url), socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S) as client:
+        client.ping()
+    return "answers"
+
+
+def _workers(services: Services) -> str:
+    with services.database.read() as session:
+        online = workers_online(session)
+    if not online:
+        raise Missing(f"none was heard of in the last {ONLINE_S} s")
+    return f"{online} online"
+
+
+CHECKS = {"database": _database, "store": _store, "disk": _disk, "redis": _redis, "workers": _workers}
+
+
+def redis_address(url: str) -> str:
+    """Celery's way of naming a socket (`redis+socket://`) as the Redis client has it."""
+    parts = urlsplit(url)
+    if parts.scheme != "redis+socket":
+        return url
+    database = parse_qs(parts.query).get("virtual_host", ["0"])[0].strip("/")
+    return urlunsplit(("unix", parts.netloc, parts.path, f"db={database or 0}", ""))

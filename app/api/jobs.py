@@ -1,0 +1,167 @@
+"""Jobs: plan, create, list, read, cancel, run again."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+import yaml
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import JSONResponse
+
+from app import jobs, planning, views
+from app.deps import ServicesDep, UserDep, WriterDep
+from app.errors import Unprocessable
+from app.models import Job, JobState, User
+from app.services import Services
+from engine.spec import JobSpec
+
+router = APIRouter(tags=["jobs"])
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1, max_length=255, description="The same key and spec give the same job back, however often sent."
+    ),
+]
+
+
+class ListIn(BaseModel):
+    """Which jobs to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: list[JobState] = Field([], description="Only jobs in one of these states.")
+    owner: str | None = Field(None, max_length=80, description="`me`, an id or a name.")
+    q: str | None = Field(None, max_length=80, description="Text in the job's name.")
+    after: str | None = Field(None, max_length=40, description="`next_cursor` of the page before.")
+    limit: int = Field(20, ge=1, le=100)
+
+
+@router.post("/jobs/plan", summary="What a job would do and cost; stores nothing")
+def plan_job(wanted: planning.PlanIn, request: Request, services: ServicesDep, _user: UserDep) -> planning.PlanOut:
+    planned = planning.prepare(services, wanted, request.app.state.facts)
+    return planning.plan_out(services, planned)
+
+
+@router.post("/jobs", status_code=201, summary="Create a job")
+def create_job(
+    wanted: planning.JobIn,
+    response: Response,
+    services: ServicesDep,
+    user: WriterDep,
+    idempotency_key: IdempotencyKey = None,
+) -> views.JobOut:
+    planned = planning.prepare(services, wanted)
+    return _submitted(response, services, user, planned, idempotency_key)
+
+
+@router.get("/jobs", summary="Jobs that you may see, newest first")
+def list_jobs(
+    request: Request, response: Response, services: ServicesDep, user: UserDep, wanted: Annotated[ListIn, Query()]
+) -> views.JobPage:
+    with services.database.read() as session:
+        page = views.page_of_jobs(
+            session,
+            user,
+            states=wanted.state,
+            owner=wanted.owner,
+            text=wanted.q,
+            after=wanted.after,
+            limit=wanted.limit,
+        )
+    if page.next_cursor:
+        following = request.url.include_query_params(after=page.next_cursor)
+        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return page
+
+
+@router.get("/jobs/{job_id}", summary="One job: how it stands, and its steps")
+def get_job(
+    job_id: str,
+    response: Response,
+    services: ServicesDep,
+    user: UserDep,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> views.JobOut:
+    found = _shown(services, user, job_id)
+    etag = _etag(found)
+    if if_none_match is not None and etag in if_none_match:
+        return Response(status_code=304, headers={"ETag": etag})  # type: ignore[return-value]
+    response.headers["ETag"] = etag
+    return found
+
+
+@router.post("/jobs/{job_id}/cancel", summary="Cancel a job: at once when it waits, else its workers stop")
+def cancel_job(job_id: str, services: ServicesDep, user: WriterDep) -> views.JobOut:
+    with services.database.write() as session:
+        jobs.cancel(session, jobs.get(session, user, job_id), user)
+    return _shown(services, user, job_id)
+
+
+@router.post(
+    "/jobs/{job_id}/rerun", status_code=201, summary="A new job with the same spec; whole steps are not done again"
+)
+def rerun_job(
+    job_id: str, response: Response, services: ServicesDep, user: WriterDep, idempotency_key: IdempotencyKey = None
+) -> views.JobOut:
+    old = _job(services, user, job_id)
+    planned = planning.prepare_spec(services, _spec_of(old), old.name)
+    return _submitted(response, services, user, planned, idempotency_key)
+
+
+@router.get(
+    "/jobs/{job_id}/spec", response_model=dict[str, Any], summary="The exact spec of a job, to be sent again or edited"
+)
+def get_spec(
+    job_id: str,
+    services: ServicesDep,
+    user: UserDep,
+    format: Literal["json", "yaml"] = "json",  # noqa: A002
+) -> Response:
+    spec = _job(services, user, job_id).spec
+    if format == "yaml":
+        return Response(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True), media_type="application/yaml")
+    return JSONResponse(spec)
+
+
+@router.get("/jobs/{job_id}/attempts", summary="Every try of every step: worker, device, outcome")
+def list_attempts(job_id: str, services: ServicesDep, user: UserDep) -> list[views.AttemptOut]:
+    with services.database.read() as session:
+        return views.attempts(session, jobs.get(session, user, job_id))
+
+
+def _submitted(
+    response: Response, services: Services, user: User, planned: planning.Planned, idempotency_key: str | None
+) -> views.JobOut:
+    job, is_new = planning.submit(services, user, planned, idempotency_key)
+    response.headers["Location"] = views.urls(job.id)["self"]
+    if not is_new:
+        response.status_code = 200
+        response.headers["Idempotent-Replayed"] = "true"
+    return _shown(services, user, job.id)
+
+
+def _shown(services: Services, user: User, job_id: str) -> views.JobOut:
+    with services.database.read() as session:
+        return views.job_out(session, jobs.get(session, user, job_id))
+
+
+def _job(services: Services, user: User, job_id: str) -> Job:
+    with services.database.read() as session:
+        return jobs.get(session, user, job_id)
+
+
+def _spec_of(job: Job) -> JobSpec:
+    try:
+        return JobSpec.model_validate(job.spec)
+    except ValidationError as error:
+        raise Unprocessable(
+            f"The spec of {job.id} is of an older version of this server.", hint="Edit it, and submit it as a new job."
+        ) from error
+
+
+def _etag(job: views.JobOut) -> str:
+    """Changes with every event, and with what a waiting job reads of the others."""
+    around = hashlib.sha256(f"{job.sentence} {job.queue}".encode()).hexdigest()[:8]
+    return f'"v{job.version}-{around}"'

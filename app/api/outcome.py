@@ -1,0 +1,133 @@
+"""What a job leaves: curves, contact sheets, score card, log, files."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from sqlalchemy.orm import Session
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
+
+from app import jobs, views
+from app.deps import ServicesDep, UserDep
+from app.errors import NotFound
+from app.models import Job, Preview, Step
+
+router = APIRouter(tags=["results"])
+FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+FILE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+    206: {"description": "The range that was asked for."},
+    304: {"description": "You have it already."},
+}
+PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+@router.get("/jobs/{job_id}/metrics", summary="Curves of a job, thinned so that no spike is lost")
+def get_metrics(
+    job_id: str,
+    services: ServicesDep,
+    user: UserDep,
+    names: Annotated[
+        str, Query(max_length=400, description="Only these, with commas between; `recover` is all of its.")
+    ] = "",
+    max_points: Annotated[int, Query(ge=10, le=10_000, description="Of each curve.")] = 1000,
+) -> views.MetricsOut:
+    with services.database.read() as session:
+        job = jobs.get(session, user, job_id)
+        return views.metrics(session, job, names=list(filter(None, names.split(","))), max_points=max_points)
+
+
+@router.get("/jobs/{job_id}/previews", summary="Contact sheets of the images as they came to be")
+def list_previews(job_id: str, services: ServicesDep, user: UserDep) -> views.PreviewsOut:
+    with services.database.read() as session:
+        return views.previews(session, jobs.get(session, user, job_id))
+
+
+@router.get(
+    "/previews/{sha256}", response_class=Response, responses=PNG, summary="One contact sheet, a PNG that never changes"
+)
+def get_preview(
+    sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")], services: ServicesDep, user: UserDep
+) -> FileResponse:
+    shown = jobs.visible_to(user).join(Step, Step.job_id == Job.id).join(Preview, Preview.step_key == Step.key)
+    with services.database.read() as session:
+        is_theirs = session.scalar(shown.where(Preview.sha256 == sha256).with_only_columns(Job.id).limit(1))
+    path = services.store.blob(sha256)
+    if is_theirs is None or not path.is_file():
+        raise NotFound(f"There is no preview {sha256}.")
+    return FileResponse(path, media_type="image/png", headers=FOR_EVER | {"ETag": f'"sha256-{sha256}"'})
+
+
+@router.get("/jobs/{job_id}/results", summary="The score card, with what it shows and what it does not")
+def get_results(job_id: str, services: ServicesDep, user: UserDep) -> views.ResultsOut:
+    with services.database.read() as session:
+        return views.results(session, jobs.get(session, user, job_id))
+
+
+@router.get("/jobs/{job_id}/artifacts", summary="The files to download, once the job is done")
+def list_artifacts(job_id: str, services: ServicesDep, user: UserDep) -> views.ArtifactsOut:
+    with services.database.read() as session:
+        return views.artifacts(session, services.store, jobs.get(session, user, job_id))
+
+
+@router.head("/jobs/{job_id}/artifacts/{name:path}", include_in_schema=False)
+@router.get("/jobs/{job_id}/artifacts/{name:path}", response_class=Response, responses=FILE, summary="Download a file")
+def get_artifact(
+    job_id: str,
+    name: str,
+    services: ServicesDep,
+    user: UserDep,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    with services.database.read() as session:
+        job = jobs.get(session, user, job_id)
+        found = views.artifacts(session, services.store, job)
+    # The name is looked up, never joined to a path before it was found: there is no way out of the folder.
+    file = next((file for file in found.data if file.name == name), None)
+    if file is None:
+        raise NotFound(
+            f"{job_id} has no file {name}.", hint="A job has files when it is done; its list of artifacts names them."
+        )
+    headers = {
+        "ETag": f'"sha256-{file.sha256}"',
+        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(file.sha256)).decode()}:",
+        "Cache-Control": "private, no-cache",
+        "Content-Security-Policy": "sandbox",
+    }
+    if if_none_match is not None and headers["ETag"] in if_none_match:
+        return Response(status_code=304, headers=headers)
+    path = services.store.step(job.package_key) / name
+    return FileResponse(path, filename=name.rpartition("/")[2], headers=headers)
+
+
+@router.get("/jobs/{job_id}/log", response_model=views.LogPage, summary="The log, as lines or as a text file")
+def get_log(
+    job_id: str,
+    services: ServicesDep,
+    user: UserDep,
+    after_seq: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+    format: Literal["json", "text"] = "json",  # noqa: A002
+) -> Response:
+    with services.database.read() as session:
+        job = jobs.get(session, user, job_id)
+        if format == "json":
+            page = views.log(session, job, after_seq=after_seq, limit=limit)
+            return JSONResponse(page.model_dump(mode="json"))
+        text = "".join(_lines(session, job, after_seq))
+    return PlainTextResponse(text, headers={"Content-Disposition": f'attachment; filename="{job_id}.log"'})
+
+
+def _lines(session: Session, job: Job, after_seq: int) -> Iterator[str]:
+    has_more = True
+    while has_more:
+        page = views.log(session, job, after_seq=after_seq)
+        has_more, after_seq = page.has_more, page.last_seq
+        for line in page.data:
+            step = f"{line.step}: " if line.step else ""
+            yield f"{line.at:%Y-%m-%d %H:%M:%S}  {line.level:7}  {step}{line.message}\n"

@@ -1,0 +1,112 @@
+"""The app: `create_app(services)`. Everything under /api/v1 is JSON, everything else pages of the same rules."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import uvicorn
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from app import api, auth, login, pages, problems
+from app.api import document, health
+from app.datasets import FactsCache
+from app.deps import check_csrf
+from app.middleware import Envelope, Guard
+from app.services import Services
+from app.settings import Settings
+from app.stream import Hub
+from app.sweeper import Sweeper
+
+MAX_BODY_BYTES = 2**20
+GRACEFUL_S = 5  # an open stream would else keep a server alive after SIGTERM for as long as its tab is open
+
+
+def create_app(services: Services, *, background: bool = True) -> FastAPI:
+    """An app of its own. background: also sweep and ring; one process of several may leave that to the others."""
+    secret = auth.load_secret(services.settings)
+    app = FastAPI(
+        title="FADRM Server",
+        version=document.VERSION,
+        description=document.DESCRIPTION,
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(services, background),
+        max_body_size=MAX_BODY_BYTES,
+        generate_unique_id_function=_operation_id,
+        dependencies=[Depends(check_csrf)],
+        middleware=[
+            Middleware(Envelope),
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts(services.settings), www_redirect=False),
+            Middleware(Guard, services=services, secret=secret),
+        ],
+    )
+    app.state.services = services
+    app.state.hub = Hub(services.database)
+    app.state.facts = FactsCache()
+    app.state.throttle = login.Throttle()
+    app.state.error_page = pages.error_page
+    problems.install(app)
+    app.include_router(health.router)
+    app.include_router(login.router)
+    app.include_router(api.router())
+    app.include_router(pages.router())
+    document.install(app)
+    return app
+
+
+def hosts(settings: Settings) -> list[str]:
+    """Names that this server answers to: a page that made its own name point here gets nothing."""
+    public = settings.public_url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    name = public if public.endswith("]") else public.rpartition(":")[0] or public
+    return [*settings.hosts, *([name] if name else [])]
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _lifespan(services: Services, background: bool) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        hub: Hub = app.state.hub
+        sweeper = Sweeper(services) if background else None
+        hub.start()
+        if sweeper:
+            sweeper.start()
+        yield
+        await hub.stop()
+        if sweeper:
+            await run_in_threadpool(sweeper.stop)
+
+    return lifespan
+
+
+class Server(uvicorn.Server):
+    """Ends the streams before it waits for requests to end, so that it stops within a second."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app = self.config.app
+        if isinstance(app, FastAPI):
+            app.state.hub.close()
+        await super().shutdown(sockets)
+
+
+def server(app: FastAPI, *, host: str, port: int) -> Server:
+    """A server of one process for this app; `server(...).run()` serves until a signal."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        timeout_graceful_shutdown=GRACEFUL_S,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+    return Server(config)
