@@ -32,6 +32,13 @@ NETWORKS: dict[str, Network] = {
     network.name: network
     for network in (
         Network(name="resnet18", title="ResNet-18", small_gflop=1.111, large_gflop=3.627, parameters_m=11.17),
+        Network(
+            name="resnet18_w16",
+            title="ResNet-18, width 16",  # as deep as ResNet-18 and a quarter as wide: for machines without a GPU
+            small_gflop=0.07009,
+            large_gflop=None,
+            parameters_m=0.7015,
+        ),
         Network(name="resnet50", title="ResNet-50", small_gflop=2.596, large_gflop=8.174, parameters_m=23.52),
         Network(name="resnet101", title="ResNet-101", small_gflop=5.02, large_gflop=15.6, parameters_m=42.51),
         Network(name="densenet121", title="DenseNet-121", small_gflop=1.777, large_gflop=5.666, parameters_m=6.956),

@@ -18,6 +18,7 @@ from engine.networks import NETWORKS, SMALL_BELOW_PX
 
 SMALL: dict[str, Callable[..., nn.Module]] = {
     "resnet18": partial(ResNet, BasicBlock, blocks=(2, 2, 2, 2)),
+    "resnet18_w16": partial(ResNet, BasicBlock, blocks=(2, 2, 2, 2), widths=(16, 32, 64, 128)),
     "resnet50": partial(ResNet, Bottleneck, blocks=(3, 4, 6, 3)),
     "resnet101": partial(ResNet, Bottleneck, blocks=(3, 4, 23, 3)),
     "densenet121": DenseNet,
