@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from app import leases
 from app.leases import Lease
 from app.services import Services
 from engine.events import Event, Finished, Log
 from engine.launch import EXIT_DRAINED, Request
-from worker.persist import is_passing, patiently
+from worker.persist import UNWRITABLE, is_passing, patiently
 from worker.previews import keep_previews
 from worker.supervise import EngineProcess, Fuse
 
@@ -106,7 +104,7 @@ class Attempt:
         try:
             with self.services.database.write() as session:
                 unwanted = leases.record(session, self.lease, events, blobs)
-        except SQLAlchemyError as error:
+        except UNWRITABLE as error:
             self._unwritten(events, error)
             return False
         fuse.renew(began)
@@ -123,13 +121,13 @@ class Attempt:
                 lambda session: leases.record(session, self.lease, events, blobs),
                 stop=self.stop,
             )
-        except SQLAlchemyError:
+        except UNWRITABLE:
             log.exception("events of a step could not be stored", extra={"step": self.lease.step_id})
 
     def _take(self) -> tuple[list[Event], dict[str, str]]:
         return keep_previews(self.engine.pending.take(), self.out, self.services.store)
 
-    def _unwritten(self, events: list[Event], error: SQLAlchemyError) -> None:
+    def _unwritten(self, events: list[Event], error: Exception) -> None:
         """A heartbeat failed: its events wait for the next one, unless it is them that the database cannot take."""
         if is_passing(error):
             log.warning("heartbeat failed", extra={"step": self.lease.step_id, "error": str(error)})

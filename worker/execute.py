@@ -25,7 +25,7 @@ from engine.events import Failed, Finished
 from engine.store import Manifest
 from worker.attempt import Attempt, Outcome
 from worker.engines import Engines
-from worker.persist import patiently
+from worker.persist import UNWRITABLE, patiently
 from worker.supervise import EngineProcess
 
 LINGER_S = 5.0  # an engine whose job goes on elsewhere is kept so long: loading torch anew takes as much
@@ -108,7 +108,7 @@ class Carrier:
         except LeaseLost:
             log.warning("lease lost: engine ended, nothing published", extra=facts)
             self._drop_engine(at_once=True)
-        except (OSError, ValueError, SQLAlchemyError) as error:
+        except (OSError, ValueError, *UNWRITABLE) as error:
             log.exception("step not carried", extra=facts)
             self._drop_engine(at_once=True)
             self._crash(lease, _report(error))

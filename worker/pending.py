@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TypeVar
 
 from engine.events import Checkpointed, Event, Injection, Log, Metric, Preview, Progress
 
 MOST_PENDING = 10_000
 MOST_METRICS, MOST_LINES, MOST_PREVIEWS = 500, 100, 50  # of one batch: one transaction a second carries them easily
-Kept = TypeVar("Kept")
 
 
 class Pending:
@@ -43,27 +41,28 @@ class Pending:
 
 def coalesced(events: Sequence[Event]) -> list[Event]:
     """The same story in fewer events, in order: the last progress and checkpoint, curves with fewer points, fewer lines."""
-    kept: set[int] = set()
-    places: dict[type, list[int]] = {}
+    alike: dict[tuple[str, ...], list[int]] = {}
     for index, event in enumerate(events):
-        places.setdefault(type(event), []).append(index)
-    for kind, indices in places.items():
-        kept.update(_chosen(kind, indices))
-    story = [event for index, event in enumerate(events) if index in kept]
-    dropped = len(places.get(Log, ())) - sum(isinstance(event, Log) for event in story)
+        curves = tuple(sorted(event.values)) if isinstance(event, Metric) else ()
+        alike.setdefault((event.type, *curves), []).append(index)
+    num_curves = sum(kind == "metric" for kind, *_ in alike)
+    kept = {index for indices in alike.values() for index in _chosen(events[indices[0]], indices, num_curves)}
+    story = [events[index] for index in sorted(kept)]
+    dropped = sum(isinstance(event, Log) for event in events) - sum(isinstance(event, Log) for event in story)
     return [Log(message=f"({dropped} lines were left out here)", level="warning"), *story] if dropped else story
 
 
-def _chosen(kind: type, indices: list[int]) -> list[int]:
-    if kind in (Progress, Checkpointed):
-        return indices[-1:]
-    if kind is Metric:
-        return _thinned(indices, MOST_METRICS)
-    if kind is Log:
-        return indices[-MOST_LINES:]
-    if kind in (Preview, Injection):
-        return indices[-MOST_PREVIEWS:]
-    return indices[-MOST_LINES:]
+def _chosen(example: Event, indices: list[int], num_curves: int) -> list[int]:
+    """Which of some events of one kind to keep."""
+    match example:
+        case Progress() | Checkpointed():
+            return indices[-1:]
+        case Metric():
+            return _thinned(indices, MOST_METRICS // num_curves) if num_curves < MOST_METRICS else []
+        case Preview() | Injection():
+            return indices[-MOST_PREVIEWS:]
+        case _:
+            return indices[-MOST_LINES:]
 
 
 def _thinned(indices: list[int], most: int) -> list[int]:

@@ -15,11 +15,12 @@ from app.db import Database
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 LAST_TRIES_S = 5.0  # a worker that is to stop tries no longer: the lease runs out by itself
+UNWRITABLE = (SQLAlchemyError, OverflowError)  # sqlite3 raises the latter itself, for numbers beyond 64 bits
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 
-def is_passing(error: SQLAlchemyError) -> bool:
+def is_passing(error: Exception) -> bool:
     """Whether the same statement may succeed later: the database is away, or busy."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True

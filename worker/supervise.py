@@ -31,7 +31,7 @@ LONGEST_MESSAGE = 2_000  # characters of one line of a log
 MOST_LOG_LINES = 5_000  # of stderr, an attempt; later ones are only kept as last words
 FIRST_FOR_THE_OOM_KILLER = "1000"
 OOM_COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
-READERS_END_S = 5.0
+READERS_END_S, SILENT_S = 5.0, 1.0
 log = logging.getLogger(__name__)
 
 
@@ -85,7 +85,7 @@ class EngineProcess:
         with self._changed:
             self._changed.wait_for(lambda: self.verdict is not None or self._is_silent, timeout=max(0.0, timeout_s))
         if self.verdict is None and self._is_silent and not self.is_over:
-            self._await_end(READERS_END_S)  # it closed its output: it is on its way out, or out of its mind
+            self._await_end(SILENT_S)  # it closed its output: it is on its way out, or out of its mind
         return self.verdict is not None or self.is_over
 
     @property
@@ -93,8 +93,7 @@ class EngineProcess:
         """Whether the process has ended. Its group is ended with it."""
         if self._process.returncode is None and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             self._signal(signal.SIGKILL, ours=False)  # before its number is given back: nothing of its group survives
-            self._process.wait()
-            self._join()
+            self._bury()
         return self._process.returncode is not None
 
     @property
@@ -117,9 +116,7 @@ class EngineProcess:
         """End it and all its children now."""
         while not self.is_over:
             self._signal(signal.SIGKILL)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=1.0)
-                self._join()
+            time.sleep(0.01)
 
     def signal_end(self, number: signal.Signals) -> None:
         """Send a signal to the group, from any thread, and wait for nothing."""
@@ -127,9 +124,7 @@ class EngineProcess:
 
     def close(self, patience_s: float = 2.0) -> None:
         """It has nothing more to do: close its stdin, on which it ends."""
-        assert self._process.stdin is not None
-        with suppress(OSError):
-            self._process.stdin.close()
+        self._close_stdin()
         self._await_end(patience_s)
 
     def obituary(self) -> ErrorReport:
@@ -169,9 +164,16 @@ class EngineProcess:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
-    def _join(self) -> None:
+    def _bury(self) -> None:
+        self._process.wait()
+        self._close_stdin()
         for reader in self._readers:
             reader.join(READERS_END_S)
+
+    def _close_stdin(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
 
     def _reader(self, read: object, stream: IO[bytes]) -> threading.Thread:
         assert callable(read)

@@ -1,0 +1,100 @@
+"""Fixtures: a stage on SQLite or PostgreSQL, a Redis of the test's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
+
+from app import redis_server
+from tests.worker.stage import Stage
+
+POSTGRES = os.environ.get("FADRM_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """An empty database of its own on the server."""
+    admin = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
+    name = f"fadrm_test_{uuid4().hex[:12]}"
+    try:
+        with admin.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+    except OperationalError as error:
+        pytest.skip(f"no PostgreSQL here: {error}")
+    yield make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+class RedisOfTest:
+    """A Redis server that a test may kill and start again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.embedded = redis_server.prepare(folder)
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return self.embedded.url
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.embedded.command, stdout=subprocess.DEVNULL, start_new_session=True)
+        self.embedded.await_ready()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisOfTest]:
+    server = RedisOfTest(tmp_path / "redis")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def make_stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
+    stages: list[Stage] = []
+
+    def make(url: str, redis_url: str = "", **settings: Any) -> Stage:
+        home = tmp_path / "home"
+        home.mkdir(exist_ok=True)
+        stages.append(Stage(home, url, redis_url, **settings))
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        stage.close()
+
+
+@pytest.fixture
+def stage(make_stage: Callable[..., Stage], database_url: str) -> Stage:
+    """Without Redis: the worker's loop runs in the test's own process."""
+    return make_stage(database_url)
+
+
+@pytest.fixture
+def lit_stage(make_stage: Callable[..., Stage], sqlite_url: str, redis: RedisOfTest) -> Stage:
+    """With Redis, for real Celery workers."""
+    return make_stage(sqlite_url, redis.url)

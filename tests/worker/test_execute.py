@@ -1,0 +1,320 @@
+"""The worker's loop with a scripted engine: each way in which a step can end, on both databases."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import select, text, update
+
+from app import leases, machine
+from app.models import JobState, Metric, Preview, Step
+from tests.worker.stage import Stage, kill, scripted
+from worker.execute import Carrier
+
+
+def drain(carrier: Carrier) -> threading.Thread:
+    """The loop in a thread, which outlives its engines."""
+    thread = threading.Thread(target=carrier.drain)
+    thread.start()
+    return thread
+
+
+def test_a_job_is_carried_to_its_end_by_one_engine(stage: Stage) -> None:
+    first = scripted("first", units=3, preview_at=2, lines=2)
+    second = scripted("second", needs={"data": first})
+    job = stage.submit(first, second)
+    assert stage.carrier().drain() == 2
+    assert stage.job(job).state == JobState.SUCCEEDED
+    assert len({note["pid"] for note in stage.ran()}) == 1
+    assert stage.step(first).result == {"answer": 42} and stage.step(first).done == 3
+    stage.check()
+
+
+def test_what_the_engine_tells_is_kept(stage: Stage) -> None:
+    step = scripted("telling", units=3, preview_at=2, lines=1)
+    job = stage.submit(step)
+    stage.carrier().drain()
+    with stage.database.read() as session:
+        values = {row.x: row.value for row in session.scalars(select(Metric).where(Metric.name == "loss"))}
+        (preview,) = session.scalars(select(Preview))
+    assert values == {1: 1.0, 2: 0.5, 3: 1 / 3}
+    assert stage.store.blob(preview.sha256).read_bytes().endswith(b"a picture")
+    lines = [event.data["message"] for event in stage.events(job) if event.kind == "log"]
+    assert "line 0" in lines
+    assert any("outside of the step's folder" in line for line in lines)
+
+
+def test_equal_work_is_done_once_for_two_jobs(stage: Stage) -> None:
+    step = scripted("shared", units=2)
+    jobs = [stage.submit(step), stage.submit(step)]
+    assert stage.carrier().drain() == 2
+    assert [stage.job(job).state for job in jobs] == [JobState.SUCCEEDED] * 2
+    assert len(stage.ran()) == 1
+    with stage.database.read() as session:
+        assert sorted(row.cached for row in session.scalars(select(Step))) == [False, True]
+    stage.check()
+
+
+def test_a_crash_goes_on_from_the_checkpoint(stage: Stage) -> None:
+    step = scripted("falls", units=6, checkpoint_every=2, faults=[{"attempt": 1, "at": 5, "do": "segfault"}])
+    job = stage.submit(step)
+    stage.carrier().drain()
+    assert stage.job(job).state == JobState.SUCCEEDED
+    started = [event.data["resumed_at"] for event in stage.events(job) if event.kind == "started"]
+    assert started == [0, 4]
+    assert [row.outcome for row in stage.attempts()] == ["crashed", "succeeded"]
+    assert "SIGSEGV" in (stage.attempts()[0].detail or "")
+    stage.check()
+
+
+@pytest.mark.parametrize("how", ["segfault", "kill", "exit", "close_stdout"])
+def test_a_poison_step_is_given_up_and_others_go_on(
+    make_stage: Callable[..., Stage], sqlite_url: str, how: str
+) -> None:
+    stage = make_stage(sqlite_url)
+    faults = [{"attempt": attempt, "at": 1, "do": how} for attempt in range(1, 9)]
+    poison, sound = scripted("poison", faults=faults), scripted("sound")
+    bad, good = stage.submit(poison), stage.submit(sound)
+    for _ in range(3):
+        stage.carrier().drain()
+        stage.hurry()
+    assert stage.job(good).state == JobState.SUCCEEDED
+    assert stage.job(bad).state == JobState.FAILED
+    assert [row.outcome for row in stage.attempts() if row.outcome != "succeeded"] == ["crashed"] * 3
+    error = stage.job(bad).error
+    assert error is not None and error["code"] == "engine_crashed" and error["step"] == "poison"
+    if how == "segfault":
+        assert "about to fall" in error["details"]["log"]
+    stage.check()
+
+
+def test_what_the_engine_says_it_cannot_do_is_not_tried_again(stage: Stage) -> None:
+    step = scripted("diverges", faults=[{"attempt": 1, "at": 2, "do": "fail"}])
+    waiting = scripted("waits", needs={"data": step})
+    job = stage.submit(step, waiting)
+    stage.carrier().drain()
+    error = stage.job(job).error
+    assert stage.job(job).state == JobState.FAILED and error is not None and error["code"] == "nan_loss"
+    assert len(stage.attempts()) == 1
+    stage.check()
+
+
+def test_a_step_that_is_said_to_be_whole_and_is_not_is_no_success(stage: Stage) -> None:
+    job = stage.submit(scripted("liar", unsealed=True))
+    for _ in range(3):
+        stage.carrier().drain()
+        stage.hurry()
+    assert stage.job(job).state == JobState.FAILED
+    stage.check()
+
+
+def test_junk_on_stdout_is_a_line_of_the_log(stage: Stage) -> None:
+    step = scripted("junk", faults=[{"attempt": 1, "at": 1, "do": "garbage"}])
+    job = stage.submit(step)
+    stage.carrier().drain()
+    lines = [event.data["message"] for event in stage.events(job) if event.kind == "log"]
+    assert stage.job(job).state == JobState.SUCCEEDED
+    assert any("not json" in line and "\x00" not in line for line in lines)
+    stage.check()
+
+
+def test_numbers_that_no_database_takes_cost_their_batch_only(stage: Stage) -> None:
+    step = scripted("odd", units=8, pause_s=0.15, faults=[{"attempt": 1, "at": 2, "do": "bad_numbers"}])
+    job = stage.submit(step)
+    stage.carrier().drain()
+    assert stage.job(job).state == JobState.SUCCEEDED
+    stage.check()
+
+
+def test_a_flood_of_points_is_thinned(stage: Stage) -> None:
+    job = stage.submit(scripted("flood", faults=[{"attempt": 1, "at": 1, "do": "flood"}]))
+    stage.carrier().drain()
+    with stage.database.read() as session:
+        xs = [row.x for row in session.scalars(select(Metric).where(Metric.name == "flood"))]
+    assert stage.job(job).state == JobState.SUCCEEDED
+    assert len(xs) < 10_000 and max(xs) == 19_999
+    stage.check()
+
+
+@pytest.mark.parametrize("how", ["sleeps", "hang"])
+def test_cancelling_ends_the_engine_within_seconds(make_stage: Callable[..., Stage], sqlite_url: str, how: str) -> None:
+    stage = make_stage(sqlite_url, grace_s=1.0)
+    step = scripted("long", units=1000, pause_s=0.05, faults=[{"attempt": 1, "at": 2, "do": how}])
+    job = stage.submit(step, scripted("later", needs={"data": step}))
+    thread = drain(stage.carrier())
+    stage.until_done(step, 2)
+    began = time.monotonic()
+    stage.cancel(job)
+    stage.until_ended(job)
+    assert time.monotonic() - began < 3
+    thread.join(10)
+    assert stage.job(job).state == JobState.CANCELLED
+    stage.check()
+
+
+def test_a_worker_that_is_to_stop_gives_its_step_back_with_a_checkpoint(stage: Stage) -> None:
+    step = scripted("long", units=100, pause_s=0.05)
+    job = stage.submit(step)
+    stopping: list[bool] = []
+    thread = drain(stage.carrier(stop=lambda: bool(stopping)))
+    stage.until_done(step, 3)
+    stopping.append(True)
+    thread.join(5)
+    assert not thread.is_alive()
+    row = stage.step(step)
+    assert (row.state, row.crash_streak, row.worker) == ("queued", 0, None)
+    assert stage.attempts()[0].outcome == "released" and not stage.living_engines()
+    with stage.database.write() as session:
+        session.execute(update(Step).values(params={"units": 100, "pause_s": 0}))
+    stage.carrier("w1").drain()
+    resumed = [event.data["resumed_at"] for event in stage.events(job) if event.kind == "started"][-1]
+    assert stage.job(job).state == JobState.SUCCEEDED and resumed >= 3
+    stage.check()
+
+
+def test_who_lost_the_lease_ends_its_engine_and_publishes_nothing(stage: Stage) -> None:
+    step = scripted("contested", units=30, pause_s=0.05)
+    job = stage.submit(step)
+    thread = drain(stage.carrier("slow"))
+    stage.until_done(step, 2)
+    (pid,) = stage.engine_pids()
+    with stage.database.write() as session:  # as the reaper would, and another worker's claim after it
+        reaper = leases.Reaper(lease_s=1)
+        assert reaper.expire(session, session.scalars(select(Step)).one()) is not None
+        other = leases.Holder(worker="there:cpu:0", host="there", device="cpu")
+        assert leases.claim(session, other) is not None
+    stage.until(lambda: pid not in stage.living_engines())
+    thread.join(5)
+    row = stage.step(step)
+    assert not thread.is_alive()
+    assert not stage.store.is_whole(step.key)
+    assert (row.state, row.fence, row.worker) == ("running", 2, "there:cpu:0")
+    assert stage.ran() == [] and job
+
+
+def test_who_finishes_after_losing_the_lease_publishes_nothing(stage: Stage) -> None:
+    step = scripted("late", units=2, pause_s=0.3)
+    stage.submit(step)
+    slow = stage.carrier("slow")
+    object.__setattr__(stage.settings, "heartbeat_s", 60.0)  # it hears of its loss only at the end
+    thread = drain(slow)
+    stage.until(lambda: stage.ran("begin"))
+    with stage.database.write() as session:
+        assert leases.Reaper(lease_s=1).expire(session, session.scalars(select(Step)).one()) is not None
+        assert leases.claim(session, leases.Holder(worker="there:cpu:0", host="there", device="cpu")) is not None
+    thread.join(10)
+    assert len(stage.ran()) == 1 and not stage.store.is_whole(step.key)
+
+
+def test_an_engine_left_by_a_frozen_worker_is_ended_before_the_step_is_tried_again(stage: Stage) -> None:
+    step = scripted("left", units=3, faults=[{"attempt": 1, "at": 1, "do": "hang"}])
+    job = stage.submit(step)
+    with stage.database.write() as session:
+        lease = leases.claim(session, leases.Holder(worker="here:cpu:frozen", host="here", device="cpu"))
+        assert lease is not None
+    left = stage.carrier("frozen").engines.start()
+    try:
+        with stage.database.write() as session:
+            leases.set_process(session, lease, pid=left.pid, pid_started=left.started)
+            assert leases.Reaper(lease_s=1).expire(session, session.scalars(select(Step)).one()) is not None
+        assert stage.carrier("fresh").drain() == 1
+        assert left.is_over and stage.job(job).state == JobState.SUCCEEDED
+    finally:
+        left.kill()
+    stage.check()
+
+
+def test_a_worker_takes_back_what_it_held_in_an_earlier_life(stage: Stage) -> None:
+    step = scripted("orphan")
+    job = stage.submit(step)
+    with stage.database.write() as session:
+        assert leases.claim(session, stage.carrier("w0").holder) is not None
+    stage.carrier("w1").drain()
+    assert stage.job(job).state == JobState.RUNNING  # not another's to take
+    stage.carrier("w0").drain()
+    assert stage.job(job).state == JobState.SUCCEEDED
+    assert [row.outcome for row in stage.attempts()] == ["lost", "succeeded"]
+    stage.check()
+
+
+def test_a_worker_that_cannot_renew_its_lease_ends_its_engine(
+    make_stage: Callable[..., Stage], sqlite_url: str
+) -> None:
+    stage = make_stage(sqlite_url, self_fence_s=1.0, lease_s=2.0)
+    step = scripted("fenced", units=200, pause_s=0.05)
+    stage.submit(step)
+    stopping: list[bool] = []
+    thread = drain(stage.carrier(stop=lambda: bool(stopping)))
+    stage.until_done(step, 2)
+    with stage.database.engine.connect() as other:
+        other.execute(text("ROLLBACK"))
+        other.execute(text("BEGIN EXCLUSIVE"))  # nobody can write, and whoever tries waits
+        began = time.monotonic()
+        while any(machine.started(note["pid"]) for note in stage.ran("begin")):
+            assert time.monotonic() - began < 3
+            time.sleep(0.05)
+        assert time.monotonic() - began > 0.5
+        stopping.append(True)
+        other.execute(text("ROLLBACK"))
+    thread.join(10)
+    assert stage.step(step).state == "queued" and stage.attempts()[0].outcome == "released"
+
+
+def test_finishing_waits_for_a_database_that_is_away(make_stage: Callable[..., Stage], sqlite_url: str) -> None:
+    stage = make_stage(sqlite_url)
+    step = scripted("patient", units=2, pause_s=0.3)
+    job = stage.submit(step)
+    thread = drain(stage.carrier())
+    stage.until(lambda: stage.ran("begin"))
+    with stage.database.engine.connect() as other:
+        other.execute(text("ROLLBACK"))
+        other.execute(text("BEGIN EXCLUSIVE"))
+        stage.until(lambda: stage.ran("end"))
+        time.sleep(0.5)
+        other.execute(text("ROLLBACK"))
+    stage.until_ended(job)
+    thread.join(10)
+    assert stage.job(job).state == JobState.SUCCEEDED and len(stage.attempts()) == 1
+    stage.check()
+
+
+def test_steps_that_vanished_from_the_store_are_named(stage: Stage) -> None:
+    first = scripted("first")
+    second = scripted("second", needs={"data": first})
+    job = stage.submit(first, second)
+    carrier = stage.carrier()
+    manifest = stage.store.step(first.key) / "manifest.json"
+    carrier.services.bell.ring = lambda: manifest.unlink(missing_ok=True)  # type: ignore[method-assign]
+    carrier.drain()
+    error = stage.job(job).error
+    assert error is not None and error["code"] == "store_incomplete"
+
+
+def test_the_engine_is_given_no_secrets(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FADRM_DATABASE_URL", "postgresql://secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    stage.submit(scripted("curious"))
+    stage.carrier().drain()
+    (note,) = stage.ran()
+    environment = note["environment"]
+    assert "secret" not in str(environment)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "" and environment["OMP_NUM_THREADS"] == "1"
+    assert note["device"] == "cpu"
+
+
+def test_an_engine_that_is_killed_is_missed_at_once(stage: Stage) -> None:
+    step = scripted("killed", units=10, pause_s=0.05, checkpoint_every=1)
+    job = stage.submit(step)
+    thread = drain(stage.carrier())
+    stage.until_done(step, 3)
+    began = time.monotonic()
+    kill(stage.engine_pids()[0])
+    stage.until(lambda: len(stage.attempts()) == 2)
+    assert time.monotonic() - began < 2
+    stage.until_ended(job)
+    thread.join(10)
+    assert [row.outcome for row in stage.attempts()] == ["crashed", "succeeded"]
+    stage.check()
