@@ -115,6 +115,7 @@ class Recovery:
         self.recipe = recipe
         self.step = 0  # iterations done
         self._teachers = [frozen(teacher).to(memory_format=torch.channels_last) for teacher in teachers]
+        self._statistics = [BatchNormStatistics(teacher) for teacher in self._teachers]
         self._patches, self._labels = patches, labels
         self._low, self._high = limits(statistics, patches.device)
         self._views = views or partial(recovery_view, recipe, seed, place)
@@ -170,7 +171,7 @@ class Recovery:
             self._open(stage, inject(self.images, self._patches, size=size, alpha=self.recipe.alpha))
         lr = recover_lr(step, steps=self.recipe.steps, lr=self.recipe.lr)
         teacher = step % len(self._teachers)
-        loss = self._descend(self._teachers[teacher], lr)
+        loss = self._descend(teacher, lr)
         self.step = step + 1
         last = self.step == self.recipe.steps
         ends_stage = last or self.recipe.stage_of(self.step) != stage
@@ -185,12 +186,12 @@ class Recovery:
             injects_into=self.recipe.stages[stage + 1].size if ends_stage and not last else None,
         )
 
-    def _descend(self, teacher: nn.Module, lr: float) -> RecoverLoss:
+    def _descend(self, teacher: int, lr: float) -> RecoverLoss:
         """One step of Adam and the clip behind it."""
         size = self.recipe.stages[self._stage].size
         view = self._views(self.step, size)
         inputs = self._images if view is None else apply_view(self._images, view, size)
-        loss = objective(teacher, inputs, self._labels, self.recipe)
+        loss = objective(self._teachers[teacher], self._statistics[teacher], inputs, self._labels, self.recipe)
         self._adam.param_groups[0]["lr"] = lr
         self._adam.zero_grad()
         torch.autograd.backward(self._scaler.scale(loss.total))
@@ -225,8 +226,10 @@ def inject(images: Tensor, patches: Tensor, *, size: int, alpha: float) -> Tenso
     return alpha * resized(images, size) + (1 - alpha) * resized(patches, size)
 
 
-def objective(teacher: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe) -> RecoverLoss:
-    """What one teacher says about a batch: inputs (N, C, S, S) as it sees them, labels (N,)."""
-    with computing(recipe.precision, inputs.device), BatchNormStatistics(teacher) as statistics:
+def objective(
+    teacher: nn.Module, statistics: BatchNormStatistics, inputs: Tensor, labels: Tensor, recipe: Recipe
+) -> RecoverLoss:
+    """What one teacher, whose batch-norm layers are listened to, says about inputs (N, C, S, S) of classes (N,)."""
+    with computing(recipe.precision, inputs.device), statistics:
         logits = teacher(inputs.contiguous(memory_format=torch.channels_last))
     return recover_loss(logits, labels, statistics.distances(), r_bn=recipe.r_bn, first_bn=recipe.first_bn)

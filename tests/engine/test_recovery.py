@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,8 +13,10 @@ from engine.augment import View
 from engine.errors import Diverged
 from engine.models import build
 from engine.pixels import denormalised, resized, to_pixels
+from engine.precision import Precision
 from engine.recovery import Iteration, Recipe, Recovery, Stage, inject, objective, recipe_of, recovery_view
 from engine.spec import Fadrm
+from engine.statistics import BatchNormStatistics
 from tests.engine import golden
 from tests.engine.golden import CIFAR10
 
@@ -27,10 +29,17 @@ def small_teacher(seed: int = 0) -> nn.Module:
     return build("convnet3_w32", num_classes=4, resolution=16, seed=seed)
 
 
-def recovery(recipe: Recipe = RECIPE, *, seed: int = 0, teachers: int = 2, ipc: int = 0) -> Recovery:
+def recovery(
+    recipe: Recipe = RECIPE,
+    *,
+    seed: int = 0,
+    teachers: int = 2,
+    ipc: int = 0,
+    networks: Sequence[nn.Module] | None = None,
+) -> Recovery:
     patches = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
     return Recovery(
-        teachers=[small_teacher(seed) for seed in range(teachers)],
+        teachers=networks or [small_teacher(seed) for seed in range(teachers)],
         patches=patches,
         labels=torch.arange(4),
         recipe=recipe,
@@ -115,7 +124,8 @@ def test_the_picture_files_are_the_authors_when_floored(name: str) -> None:
 def test_gradients_are_the_authors(name: str, teacher: str, start: str, step: int) -> None:
     tensors = golden.stored(name)
     images = tensors[start].clone().requires_grad_()
-    loss = objective(golden.teacher(teacher), images, torch.arange(10), RECIPE)
+    model = golden.teacher(teacher)
+    loss = objective(model, BatchNormStatistics(model), images, torch.arange(10), RECIPE)
     (gradient,) = torch.autograd.grad(loss.total, images)
     torch.testing.assert_close(gradient, tensors[f"iter{step:02d}.grad"], atol=1e-6, rtol=0)
 
@@ -173,10 +183,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_gives_others() -> None:
     assert not torch.equal(ended(recovery()), ended(recovery(ipc=1)))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("stop", range(9))
-def test_resuming_after_any_iteration_changes_no_byte(stop: int, precision: str) -> None:
-    recipe = replace(RECIPE, precision="bf16" if precision == "bf16" else "fp32")
+def test_resuming_after_any_iteration_changes_no_byte(stop: int, precision: Precision) -> None:
+    recipe = replace(RECIPE, precision=precision)
     interrupted, resumed = recovery(recipe), recovery(recipe)
     steps = interrupted.run()
     for _ in range(stop):
@@ -226,8 +236,7 @@ class Overflowing(nn.Module):
 @pytest.mark.parametrize(("every", "noticed"), [(1, 2), (100, 7)])
 def test_a_loss_that_is_not_finite_ends_the_run(every: int, noticed: int) -> None:
     recipe = Recipe(stages=(Stage(size=12, steps=8),))
-    block = recovery(recipe)
-    block._teachers = [Overflowing()]
+    block = recovery(recipe, networks=[Overflowing()])
     with pytest.raises(Diverged, match=f"at step {noticed}"):
         list(block.run(every=every))
 
@@ -247,14 +256,15 @@ def test_no_mode_of_torch_leaks_to_who_listens() -> None:
 
 
 def test_low_precision_stays_close() -> None:
-    whole, half = (objective_of(precision) for precision in ("fp32", "bf16"))
+    whole, half = (objective_of("fp32"), objective_of("bf16"))
     assert half == pytest.approx(whole, rel=0.05)
 
 
-def objective_of(precision: str) -> float:
-    recipe = replace(RECIPE, precision="bf16" if precision == "bf16" else "fp32")
+def objective_of(precision: Precision) -> float:
+    recipe = replace(RECIPE, precision=precision)
     images = golden.stored("bn_loss")["images"]
-    return objective(golden.teacher("resnet"), images, torch.arange(10), recipe).total.item()
+    model = golden.teacher("resnet")
+    return objective(model, BatchNormStatistics(model), images, torch.arange(10), recipe).total.item()
 
 
 def test_a_view_depends_on_its_place_alone() -> None:

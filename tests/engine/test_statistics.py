@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.statistics import BatchNormStatistics, ChannelStatistics, bn_matching
+from engine.statistics import BatchNormStatistics, ChannelStatistics
 from tests.engine import golden
 
 NETS = ("resnet", "shufflenet", "densenet", "mobilenet")
@@ -38,15 +38,31 @@ def test_layers_are_in_the_order_of_modules(name: str) -> None:
     assert names == json.loads(golden.metadata("bn_loss")["bn_layer_names"])[name]
 
 
+def layer(mean: Tensor, var: Tensor) -> nn.Module:
+    """One batch-norm layer that remembers these statistics."""
+    norm = nn.BatchNorm2d(len(mean)).eval().requires_grad_(False)
+    norm.running_mean, norm.running_var = mean, var
+    return norm
+
+
 def test_a_batch_with_the_teachers_own_statistics_costs_nothing() -> None:
     x = features(8, 3, 5, 5)
-    distance = bn_matching(x, x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False))
-    torch.testing.assert_close(distance, torch.tensor(0.0), atol=1e-5, rtol=0)
+    model = layer(x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False))
+    torch.testing.assert_close(distances_of(model, x), torch.zeros(1), atol=1e-5, rtol=0)
+
+
+def test_distances_are_sums_of_two_norms() -> None:
+    x = torch.zeros(2, 2, 4, 4)
+    model = nn.Sequential(
+        layer(torch.tensor([3.0, 4.0]), torch.ones(2)), layer(torch.zeros(2), torch.tensor([5.0, 12.0]))
+    )
+    model[0].register_forward_hook(lambda *_: x)
+    torch.testing.assert_close(distances_of(model, x), torch.tensor([5 + 2**0.5, 13.0]))
 
 
 def test_a_perfect_match_has_a_gradient() -> None:
     x = torch.zeros(2, 3, 4, 4, requires_grad=True)
-    (gradient,) = torch.autograd.grad(bn_matching(x, torch.zeros(3), torch.zeros(3)), x)
+    (gradient,) = torch.autograd.grad(distances_of(layer(torch.zeros(3), torch.zeros(3)), x).sum(), x)
     assert torch.isfinite(gradient).all()
 
 
@@ -64,16 +80,28 @@ def test_the_gradient_is_that_of_mean_and_variance() -> None:
     goal_mean, goal_var = torch.zeros(4), torch.ones(4)
     mean, var = slow.mean((0, 2, 3)), slow.var((0, 2, 3), unbiased=False)
     (expected,) = torch.autograd.grad((var - goal_var).norm() + (mean - goal_mean).norm(), slow)
-    (gradient,) = torch.autograd.grad(bn_matching(fast, goal_mean, goal_var), fast)
+    (gradient,) = torch.autograd.grad(distances_of(layer(goal_mean, goal_var), fast).sum(), fast)
     torch.testing.assert_close(gradient.double(), expected, atol=1e-7, rtol=1e-5)
 
 
 def test_statistics_are_fp32_whatever_the_features_are() -> None:
     x = features(4, 3, 8, 8, dtype=torch.bfloat16).requires_grad_()
-    distance = bn_matching(x, torch.zeros(3), torch.ones(3))
-    (gradient,) = torch.autograd.grad(distance, x)
-    assert distance.dtype == torch.float32 and gradient.dtype == torch.bfloat16
-    torch.testing.assert_close(distance, bn_matching(x.detach().float(), torch.zeros(3), torch.ones(3)))
+    mean, var = ChannelStatistics.apply(x)
+    (gradient,) = torch.autograd.grad(mean.sum() + var.sum(), x)
+    assert mean.dtype == var.dtype == torch.float32 and gradient.dtype == torch.bfloat16
+    torch.testing.assert_close((mean, var), ChannelStatistics.apply(x.detach().float()))
+
+
+def test_each_forward_pass_has_its_own_distances() -> None:
+    model = golden.teacher("resnet")
+    first, second = features(2, 3, 16, 16), 2 * features(2, 3, 16, 16)
+    statistics = BatchNormStatistics(model)
+    told = []
+    for images in (first, second, first):
+        with statistics:
+            model(images)
+        told.append(statistics.distances())
+    assert torch.equal(told[0], told[2]) and not torch.allclose(told[0], told[1])
 
 
 def test_nothing_is_left_on_the_teacher() -> None:
