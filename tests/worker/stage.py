@@ -80,18 +80,21 @@ class Stage:
             stop=stop,
         )
 
-    def worker(self, app: str = "tests.worker.scripted_app", **environment: str) -> subprocess.Popen[str]:
+    def worker(
+        self, app: str = "tests.worker.scripted_app", *, pool: str = "solo", **environment: str
+    ) -> subprocess.Popen[str]:
         """A real Celery worker."""
-        words = ["-A", app, "worker", "-P", "solo", "--without-gossip", "--without-mingle", "-l", "INFO"]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "celery", *words],
-            env=self.environment() | environment,
-            cwd=ROOT,
-            stdout=(self.settings.home / f"worker-{len(self.processes)}.log").open("w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-        )
+        words = ["-A", app, "worker", "-P", pool, "--without-gossip", "--without-mingle", "-l", "INFO"]
+        with (self.settings.home / f"worker-{len(self.processes)}.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "celery", *words],
+                env=self.environment() | environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                text=True,
+            )
         self.processes.append(process)
         return process
 
