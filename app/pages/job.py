@@ -1,0 +1,54 @@
+"""One job: its page, and what its buttons do."""
+
+from __future__ import annotations
+
+import secrets
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from app import jobs
+from app.deps import ServicesDep, UserDep, WriterDep
+from app.pages import job_view
+from app.pages.new import submit
+from app.pages.render import page
+from engine.spec import JobSpec
+
+
+def router() -> APIRouter:
+    """/jobs/{job_id} and below."""
+    routes = APIRouter(prefix="/jobs/{job_id}")
+
+    @routes.get("")
+    def job_page(request: Request, services: ServicesDep, user: UserDep, job_id: str) -> HTMLResponse:
+        with services.database.read() as session:
+            job = jobs.get(session, user, job_id)
+            context = job_view.whole(session, services.store, job, _base_url(request, services))
+        return page(request, "job.html", **context)
+
+    @routes.get("/parts")
+    def job_parts(request: Request, services: ServicesDep, user: UserDep, job_id: str) -> HTMLResponse:
+        with services.database.read() as session:
+            job = jobs.get(session, user, job_id)
+            context = job_view.live_parts(session, services.store, job, _base_url(request, services))
+        return page(request, "job/parts.html", **context)
+
+    @routes.post("/cancel")
+    def cancel(services: ServicesDep, user: WriterDep, job_id: str) -> Response:
+        with services.database.write() as session:
+            jobs.cancel(session, jobs.get(session, user, job_id), user)
+        return RedirectResponse(f"/jobs/{job_id}", 303)
+
+    @routes.post("/rerun")
+    def rerun(services: ServicesDep, user: WriterDep, job_id: str) -> Response:
+        with services.database.read() as session:
+            known = jobs.get(session, user, job_id)
+        spec = JobSpec.model_validate(known.spec)
+        return RedirectResponse(f"/jobs/{submit(services, user, spec, known.name, secrets.token_hex(16))}", 303)
+
+    return routes
+
+
+def _base_url(request: Request, services: ServicesDep) -> str:
+    """The server's address as its users see it, ending in a slash."""
+    return services.settings.public_url.rstrip("/") + "/" if services.settings.public_url else str(request.base_url)

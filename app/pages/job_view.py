@@ -1,0 +1,136 @@
+"""Everything that the page of one job shows, read in one session."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import views
+from app.jobs import steps_of
+from app.models import Event, Job, Step
+from app.pages.scorecard import card
+from app.views.curves import CurvesOut
+from app.views.history import LOG_KINDS, LogLine, log_line
+from app.views.results import ArtifactOut
+from engine.store import Store
+
+LOG_LINES = 300
+LAST_WORDS = 20
+CURVE_NAMES = {
+    "recover": {"recover.loss": "Total", "recover.loss_ce": "Cross-entropy", "recover.loss_bn": "Batch norm"},
+    "teach": {"teach.loss": "Training loss", "teach.top1": "Accuracy on the test set, %"},
+    "evaluate": {"evaluate.top1": "Accuracy, %"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveSummary:
+    """A curve in one line of a table: what a reader has without scripts."""
+
+    title: str
+    count: int
+    first: float
+    last: float
+    least: float
+    greatest: float
+
+
+def whole(session: Session, store: Store, job: Job, base_url: str) -> dict[str, Any]:
+    """The context of the page."""
+    return live_parts(session, store, job, base_url) | {
+        "curves": _curves(session, job),
+        "log": log_tail(session, job, LOG_LINES),
+        "spec_yaml": yaml.safe_dump(job.spec, sort_keys=False, allow_unicode=True),
+        "curl": curl(job, base_url),
+        **_sheets(session, job),
+    }
+
+
+def live_parts(session: Session, store: Store, job: Job, base_url: str) -> dict[str, Any]:
+    """The context of those parts that are rendered again while the job runs."""
+    out, results = views.job_out(session, job), views.results(session, job)
+    files = views.artifacts(session, store, job)
+    archive = max(files.data, key=lambda file: file.size_bytes, default=None)
+    return {
+        "job": out,
+        "students": list(dict.fromkeys(row.student for row in results.rows)),
+        "results": results,
+        "card": card(results),
+        "files": files,
+        "archive": archive,
+        "fetch": _fetch(archive, base_url) if archive else "",
+        "use": _use(archive) if archive else "",
+        "attempts": views.attempts(session, job),
+        "step_ids": {step.key: step.id for step in steps_of(session, job.id)},
+        "last_words": log_tail(session, job, LAST_WORDS) if out.error else [],
+    }
+
+
+def log_tail(session: Session, job: Job, count: int) -> list[LogLine]:
+    """The newest lines of a job's log, in order."""
+    query = select(Event).where(Event.job_id == job.id, Event.kind.in_(LOG_KINDS)).order_by(Event.seq.desc())
+    titles = dict(session.execute(select(Step.id, Step.title).where(Step.job_id == job.id)).tuples().all())
+    return [log_line(event, titles) for event in reversed(session.scalars(query.limit(count)).all())]
+
+
+def _sheets(session: Session, job: Job) -> dict[str, Any]:
+    """The newest contact sheet, and those before it."""
+    steps = views.previews(session, job).data
+    found = steps[0].previews if steps else []
+    return {"sheet": found[-1] if found else None, "sheets": found[:-1]}
+
+
+def _curves(session: Session, job: Job) -> dict[str, list[CurveSummary]]:
+    """Per chart, its curves in short."""
+    charts: dict[str, list[CurveSummary]] = {"recover": [], "teacher": [], "students": []}
+    places = {"recover": "recover", "teach": "teacher", "evaluate": "students"}
+    for curves in views.metrics(session, job).data:
+        if curves.kind in places:
+            charts[places[curves.kind]].extend(_summaries(curves))
+    return charts
+
+
+def _summaries(curves: CurvesOut) -> Iterator[CurveSummary]:
+    for name, title in CURVE_NAMES[curves.kind].items():
+        values = [value for _, value in curves.series.get(name, ())]
+        if values:
+            yield CurveSummary(
+                title=curves.title if curves.kind == "evaluate" else f"{title} ({curves.title})",
+                count=len(values),
+                first=values[0],
+                last=values[-1],
+                least=min(values),
+                greatest=max(values),
+            )
+
+
+def curl(job: Job, base_url: str) -> str:
+    """The command that submits this job again from a shell."""
+    body = json.dumps({"name": job.name, "spec": job.spec}, ensure_ascii=False)
+    return (
+        f"curl --fail-with-body {base_url}api/v1/jobs \\\n"
+        f'  -H "Authorization: Bearer $FADRM_TOKEN" \\\n'
+        f'  -H "Idempotency-Key: $(uuidgen)" \\\n'
+        f"  --json {shlex.quote(body)}"
+    )
+
+
+def _fetch(file: ArtifactOut, base_url: str) -> str:
+    name = shlex.quote(file.name)
+    return (
+        f'curl -C - -o {name} -H "Authorization: Bearer $FADRM_TOKEN" \\\n'
+        f"  {shlex.quote(base_url.rstrip('/') + file.url)}\n"
+        f"echo '{file.sha256}  {file.name}' | sha256sum -c"
+    )
+
+
+def _use(file: ArtifactOut) -> str:
+    folder = shlex.quote(file.name.rpartition(".")[0] or "distilled")
+    return f"unzip {shlex.quote(file.name)} -d {folder}\ncd {folder}\npython train.py"

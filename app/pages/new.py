@@ -1,0 +1,162 @@
+"""The form of a new job. It works by posting; scripts post it too while one types, and show what comes back."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import TypeAdapter, ValidationError
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from app import datasets, jobs, planning, problems
+from app.deps import ServicesDep, UserDep, WriterDep
+from app.errors import Unprocessable
+from app.models import User
+from app.pages import form as forms
+from app.pages.render import page
+from app.services import Services
+from engine.errors import ErrorReport
+from engine.presets import PRESETS
+from engine.spec import Folder, JobSpec
+
+DEMO = "demo"
+BASIC = frozenset({"/ipc", "/teachers/0/network", "/teachers/0/epochs", "/evaluation/students", "/evaluation/runs"})
+ADD, REMOVE, CHECK = "add-teacher", "remove-teacher", "check"
+NAME: TypeAdapter[str] = TypeAdapter(planning.Name)
+Posted = Mapping[str, Sequence[str]]
+
+
+async def posted_form(request: Request) -> Posted:
+    """Every value of every field that was posted as text."""
+    form = await request.form()
+    return {name: [value for value in form.getlist(name) if isinstance(value, str)] for name in form}
+
+
+PostedDep = Annotated[Posted, Depends(posted_form)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A form on its way to a job."""
+
+    spec: dict[str, Any]
+    name: str = ""
+    preset: str = ""
+    key: str = field(default_factory=lambda: secrets.token_hex(16))
+
+
+def router() -> APIRouter:
+    """/jobs/new and /jobs/demo."""
+    routes = APIRouter(prefix="/jobs")
+
+    @routes.get("/new")
+    def blank(
+        request: Request, services: ServicesDep, user: UserDep, preset: str = "", clone: str = ""
+    ) -> HTMLResponse:
+        if clone:
+            with services.database.read() as session:
+                known = jobs.get(session, user, clone)
+            return _page(request, services, Draft(spec=known.spec, name=known.name))
+        chosen = PRESETS.get(preset) or PRESETS[DEMO]
+        return _page(request, services, Draft(spec=chosen.spec.model_dump(mode="json"), preset=chosen.name))
+
+    @routes.post("/new")
+    def filled_in(request: Request, services: ServicesDep, user: WriterDep, posted: PostedDep) -> Response:
+        draft, action = read_draft(posted), _last(posted, "action")
+        if action in (ADD, REMOVE, CHECK):
+            return _page(request, services, draft)
+        try:
+            spec = _valid_spec(draft)
+            return _see_job(submit(services, user, spec, _valid_name(draft), draft.key))
+        except Unprocessable as error:
+            return _page(request, services, draft, error)
+
+    @routes.post("/demo")
+    def demo(services: ServicesDep, user: WriterDep, posted: PostedDep) -> Response:
+        preset, key = PRESETS[DEMO], _last(posted, "idempotency_key") or secrets.token_hex(16)
+        return _see_job(submit(services, user, preset.spec, preset.title, key))
+
+    return routes
+
+
+def submit(services: Services, user: User, spec: JobSpec, name: str | None, key: str) -> str:
+    """Plan and write down. Returns the job's id; the same key gives the same job."""
+    job, _ = planning.submit(services, user, planning.prepare_spec(services, spec, name), key)
+    return job.id
+
+
+def read_draft(posted: Posted) -> Draft:
+    """The form as it was posted, with a teacher more or less where that was asked for."""
+    spec, action = forms.read(posted), _last(posted, "action")
+    teachers = spec["teachers"]
+    if action == ADD and len(teachers) < forms.MAX_TEACHERS:
+        teachers.append(dict(teachers[-1]))
+    if action == REMOVE and len(teachers) > 1:
+        teachers.pop()
+    key = _last(posted, "idempotency_key") or secrets.token_hex(16)
+    return Draft(spec=spec, name=_last(posted, "name").strip(), preset=_last(posted, "preset"), key=key)
+
+
+def _last(posted: Posted, name: str) -> str:
+    return (posted.get(name) or [""])[-1]
+
+
+def _valid_spec(draft: Draft) -> JobSpec:
+    try:
+        return JobSpec.model_validate(draft.spec)
+    except ValidationError as error:
+        raise problems.invalid(error.errors(), draft.spec, prefix="/spec") from error
+
+
+def _valid_name(draft: Draft) -> str | None:
+    try:
+        return NAME.validate_python(draft.name) if draft.name else None
+    except ValidationError as error:
+        raise problems.invalid(error.errors(), draft.name, prefix="/name") from error
+
+
+def _see_job(job_id: str) -> Response:
+    return RedirectResponse(f"/jobs/{job_id}", 303)
+
+
+def _page(request: Request, services: Services, draft: Draft, error: Unprocessable | None = None) -> HTMLResponse:
+    """The form with what it would do, or with what is wrong with it."""
+    plan = None
+    if error is None:
+        try:
+            spec, name = _valid_spec(draft), _valid_name(draft)
+            plan = planning.plan_out(services, planning.prepare_spec(services, spec, name, request.app.state.facts))
+        except Unprocessable as found:
+            error = found
+    errors = _of_fields(error) if error else []
+    return page(
+        request,
+        "new.html",
+        status=422 if error and request.method == "POST" else 200,
+        draft=draft,
+        form=forms.build(draft.spec, [report for report in errors if report.pointer != "/name"]),
+        name_errors=[report for report in errors if report.pointer == "/name"],
+        refusal=error,
+        plan=plan,
+        basic=BASIC,
+        presets=list(PRESETS.values()),
+        chosen_preset=draft.preset,
+        page_is_form=True,
+        folders=_folders(services),
+        max_teachers=forms.MAX_TEACHERS,
+    )
+
+
+def _of_fields(error: Unprocessable) -> list[ErrorReport]:
+    """Pointers into the request's body, as pointers into the spec; an error without a field is one too."""
+    reports = error.errors or [ErrorReport(code=error.code, message=error.detail, hint=error.hint)]
+    return [report.model_copy(update={"pointer": report.pointer.removeprefix("/spec")}) for report in reports]
+
+
+def _folders(services: Services) -> list[str]:
+    """Paths to offer for a folder of classes."""
+    found = [entry.dataset for entry in datasets.catalogue(services.settings.data_roots)]
+    return [dataset.path for dataset in found if isinstance(dataset, Folder)]

@@ -1,0 +1,136 @@
+"""Templates and how figures are written in them. Everything that a person reads goes through here, escaped."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Protocol
+
+from fastapi import Request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from starlette.responses import HTMLResponse
+
+from app.models import User, utc_now
+from app.pages.assets import ROOT, static_url, vendor_url
+from app.views.sentences import duration
+from engine.networks import NETWORKS
+
+METHODS = {"fadrm": "FADRM", "rded": "RDED", "random": "Random real images"}
+
+
+class Timed(Protocol):
+    """Something that began, and may have ended."""
+
+    @property
+    def started_at(self) -> datetime | None: ...
+
+    @property
+    def finished_at(self) -> datetime | None: ...
+
+
+@cache
+def environment() -> Environment:
+    """The templates, compiled at their first use."""
+    jinja = Environment(
+        loader=FileSystemLoader(ROOT / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    jinja.globals.update(static=static_url, vendor=vendor_url, version=_version())
+    jinja.filters.update(
+        ago=ago,
+        duration=short_duration,
+        figure=figure,
+        method_title=method_title,
+        prose=prose,
+        network_title=network_title,
+        signed=signed,
+        size=size,
+        took=took,
+    )
+    return jinja
+
+
+def page(request: Request, name: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+    """A template as an answer, with what every page knows: who reads it, and what its forms must send."""
+    identity = getattr(request.state, "identity", None)
+    user: User | None = identity.user if identity else None
+    known = {"user": user, "csrf": getattr(request.state, "csrf", ""), "here": request.url.path, "status": status}
+    html = environment().get_template(name).render(known | context)
+    return HTMLResponse(html, status, {"Cache-Control": "no-store"})
+
+
+def _version() -> str:
+    try:
+        return version("fadrm")
+    except PackageNotFoundError:
+        return ""
+
+
+def ago(time: datetime) -> str:
+    """`12 s ago`, `3 min ago`, `5 h ago`, then the day."""
+    seconds = (utc_now() - time).total_seconds()
+    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
+        if seconds < limit:
+            return f"{max(int(seconds), 0) // unit} {name} ago"
+    return time.strftime("%-d %b %Y")
+
+
+def short_duration(seconds: float | None) -> str:
+    """As `duration` says it, with a tenth below ten seconds; nothing for what was not measured."""
+    if seconds is None:
+        return ""
+    return f"{seconds:.1f} s" if seconds < 9.95 else duration(seconds)
+
+
+def took(thing: Timed) -> str:
+    """From its begin to its end, or until now."""
+    if thing.started_at is None:
+        return "–"
+    return duration(((thing.finished_at or utc_now()) - thing.started_at).total_seconds())
+
+
+def size(count: int) -> str:
+    """Bytes for people: `12.3 MB`."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def figure(value: float) -> str:
+    """A loss or an accuracy, four digits."""
+    return f"{value:.4g}"
+
+
+def signed(value: float | None) -> str:
+    """A difference in points, with a real sign; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:+.1f}".replace("-", "−") if abs(value) >= 0.05 else "0.0"
+
+
+def prose(text: str) -> Markup:
+    """A help text of the code as HTML: what stands between backticks is code."""
+    parts = [
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
+        for index, part in enumerate(text.split("`"))
+    ]
+    return Markup("").join(parts)
+
+
+def method_title(method: str, teachers: int = 1) -> str:
+    """FADRM with several teachers is called FADRM+."""
+    title = METHODS.get(method, method)
+    return f"{title}+" if method == "fadrm" and teachers > 1 else title
+
+
+def network_title(name: str) -> str:
+    """`ResNet-18` for `resnet18`."""
+    return NETWORKS[name].title if name in NETWORKS else name

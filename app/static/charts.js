@@ -1,0 +1,287 @@
+// Curves that grow while one looks: uPlot under a small frame that knows our colours, marks, legend and table.
+import { byId, colour, eachFrame, make, number } from "./dom.js";
+
+const { default: UPlot } = await import(byId("uplot").href);
+
+const FONT = "11px Liberation Sans, Arial, sans-serif";
+const TABLE_ROWS = 200;
+const HEIGHT = 240; // px
+
+/** A chart of named curves. A curve: {name, title, colour: custom property, dash, scale: "y" | "pct"}. */
+export class Chart {
+  #plot = null;
+  #points = new Map(); // curve's name -> Map x -> value
+  #curves = [];
+  #marks = new Map(); // x -> {alpha, size_from, size_to}
+  #levels = []; // {value, title, scale}
+  #cursor = null;
+  #redraw = eachFrame(() => this.#draw());
+
+  constructor(id, { x, log = false, shiftX = 0 }) {
+    this.root = byId(id);
+    this.x = x;
+    this.shiftX = shiftX;
+    this.log = log;
+    this.asTable = false;
+    this.#find();
+    addEventListener("fadrm:theme", () => this.#rebuild());
+    this.visible = false;
+    new IntersectionObserver((entries) => {
+      this.visible = entries.at(-1).isIntersecting;
+      if (this.visible) this.#redraw();
+    }, { rootMargin: "200px" }).observe(this.root);
+  }
+
+  #find() {
+    const part = (name) => this.root.querySelector(`[data-${name}]`);
+    this.parts = { plot: part("plot"), legend: part("legend"), table: part("table-body"), empty: part("empty") };
+    part("table").addEventListener("click", (event) => {
+      this.asTable = !this.asTable;
+      event.currentTarget.setAttribute("aria-pressed", String(this.asTable));
+      this.#redraw();
+    });
+    part("log")?.addEventListener("click", (event) => {
+      this.log = !this.log;
+      event.currentTarget.setAttribute("aria-pressed", String(this.log));
+      this.#rebuild();
+    });
+    new ResizeObserver(() => this.#plot?.setSize(this.#size())).observe(this.parts.plot);
+  }
+
+  /** Say which curves there are; points of others are kept, and not drawn. */
+  show(curves) {
+    if (JSON.stringify(curves) === JSON.stringify(this.#curves)) return;
+    this.#curves = curves;
+    this.#rebuild();
+  }
+
+  clear() {
+    this.#points.clear();
+    this.#marks.clear();
+    this.#redraw();
+  }
+
+  add(name, points) {
+    const known = this.#points.get(name) ?? new Map();
+    this.#points.set(name, known);
+    for (const [x, value] of points) known.set(x + this.shiftX, value);
+    this.#redraw();
+  }
+
+  mark(x, data) {
+    this.#marks.set(x, data);
+    this.#redraw();
+  }
+
+  level(levels) {
+    this.#levels = levels;
+    this.#redraw();
+  }
+
+  #size() {
+    return { width: Math.max(this.parts.plot.clientWidth, 120), height: HEIGHT };
+  }
+
+  #rebuild() {
+    this.#plot?.destroy();
+    this.#plot = null;
+    this.#redraw();
+  }
+
+  #drawn() {
+    return this.#curves.filter((curve) => this.#points.get(curve.name)?.size);
+  }
+
+  /** x in order, then one row of values a curve, with gaps where a curve has no point. */
+  #data(curves) {
+    const places = [...new Set(curves.flatMap((curve) => [...this.#points.get(curve.name).keys()]))].sort((a, b) => a - b);
+    const rows = curves.map((curve) => {
+      const known = this.#points.get(curve.name);
+      return places.map((x) => {
+        const value = known.get(x);
+        return value === undefined || (this.log && !(value > 0)) ? null : value;
+      });
+    });
+    return [places, ...rows];
+  }
+
+  #draw() {
+    const curves = this.#drawn();
+    const { plot, legend, table, empty } = this.parts;
+    empty.hidden = curves.length > 0;
+    plot.hidden = legend.hidden = this.asTable || !curves.length;
+    table.hidden = !this.asTable || !curves.length;
+    if (!curves.length) return;
+    const data = this.#data(curves);
+    if (this.asTable) this.#fillTable(curves, data);
+    else if (this.visible) this.#paint(curves, data);
+  }
+
+  #paint(curves, data) {
+    const names = curves.map((curve) => curve.name).join(" ");
+    if (this.#plot && this.names !== names) this.#plot = void this.#plot.destroy();
+    this.names = names;
+    if (this.#plot) this.#plot.setData(data);
+    else this.#plot = new UPlot(this.#options(curves), data, this.parts.plot);
+    this.#fillLegend(curves, data);
+  }
+
+  #options(curves) {
+    const ink = colour("--ink-3");
+    const line = colour("--line");
+    const scales = [...new Set(curves.map((curve) => curve.scale ?? "y"))];
+    const axis = { stroke: ink, font: FONT, grid: { stroke: line, width: 1 }, ticks: { stroke: line, size: 4 } };
+    return {
+      ...this.#size(),
+      legend: { show: false },
+      cursor: { drag: { x: true, y: false, uni: 10 }, points: { size: 6 } },
+      padding: [this.#curves.some((curve) => curve.marked) ? 18 : 8, 10, 0, 0],
+      scales: { x: { time: false }, y: { distr: this.log ? 3 : 1 }, pct: { range: (plot, least, most) => rangeOfPercent(least, most, this.#levels.map((level) => level.value)) } },
+      axes: [
+        { ...axis, size: 30, space: 70 },
+        ...scales.map((scale, place) => ({
+          ...axis,
+          scale,
+          side: place === 0 ? 3 : 1,
+          size: 46,
+          grid: place === 0 ? axis.grid : { show: false },
+          values: (plot, splits) => splits.map((value) => (value === null ? "" : number(value, 3))),
+        })),
+      ],
+      series: [
+        {},
+        ...curves.map((curve) => ({
+          label: curve.title,
+          scale: curve.scale ?? "y",
+          stroke: colour(curve.colour),
+          width: curve.width ?? 1.5,
+          dash: curve.dash,
+          spanGaps: true,
+          points: { show: (plot, index) => plot.data[index].filter((value) => value !== null).length < 25, size: 4 },
+        })),
+      ],
+      hooks: {
+        draw: [(plot) => this.#drawLevels(plot), (plot) => this.#drawMarks(plot)],
+        setCursor: [(plot) => this.#point(curves, plot)],
+      },
+    };
+  }
+
+  #point(curves, plot) {
+    this.#cursor = plot.cursor.idx ?? null;
+    this.#fillLegend(curves, plot.data);
+  }
+
+  /** Upright lines where the patches were mixed in; their labels lie beside them, or along them where it is narrow. */
+  #drawMarks(plot) {
+    const marks = [...this.#marks].sort(([a], [b]) => a - b);
+    const context = plot.ctx;
+    const { left, top, width, height } = plot.bbox;
+    const ratio = devicePixelRatio;
+    const places = marks.map(([x]) => plot.valToPos(x, "x", true));
+    const labels = marks.map(([, mark]) => `α = ${mark.alpha} · ${mark.size_from}→${mark.size_to} px`);
+    context.save();
+    context.font = `${11 * ratio}px Liberation Sans, Arial, sans-serif`;
+    context.strokeStyle = context.fillStyle = colour("--injection");
+    context.lineWidth = ratio;
+    context.textAlign = "left";
+    context.textBaseline = "alphabetic";
+    const widest = Math.max(0, ...labels.map((label) => context.measureText(label).width)) + 8 * ratio;
+    const flat = places.every((place, index) => (places[index + 1] ?? left + width) - place >= widest);
+    places.forEach((place, index) => {
+      if (place < left - 1 || place > left + width + 1) return;
+      context.setLineDash([3 * ratio, 3 * ratio]);
+      context.beginPath();
+      context.moveTo(place, top - (flat ? 14 * ratio : 0));
+      context.lineTo(place, top + height);
+      context.stroke();
+      if (flat) context.fillText(labels[index], place + 4 * ratio, top - 5 * ratio);
+      else along(context, labels[index], place + 11 * ratio, top + 5 * ratio);
+    });
+    context.restore();
+  }
+
+  #drawLevels(plot) {
+    const context = plot.ctx;
+    const { left, top, width } = plot.bbox;
+    const ratio = devicePixelRatio;
+    context.save();
+    context.font = `${11 * ratio}px Liberation Sans, Arial, sans-serif`;
+    context.strokeStyle = context.fillStyle = colour("--ink-2");
+    context.lineWidth = ratio;
+    context.textAlign = "left";
+    context.textBaseline = "alphabetic";
+    context.setLineDash([2 * ratio, 3 * ratio]);
+    for (const level of this.#levels) {
+      const place = plot.valToPos(level.value, level.scale ?? "y", true);
+      if (!(place >= top)) continue;
+      context.beginPath();
+      context.moveTo(left, place);
+      context.lineTo(left + width, place);
+      context.stroke();
+      context.fillText(level.title, left + 6 * ratio, place - 4 * ratio);
+    }
+    context.restore();
+  }
+
+  #fillLegend(curves, data) {
+    const place = this.#cursor;
+    const items = curves.map((curve, index) => {
+      const row = data[index + 1];
+      const value = place === null ? row.findLast((found) => found !== null) : nearest(row, place);
+      return make("span", {}, swatch(curve), curve.title, make("b", { text: number(value ?? null) }));
+    });
+    const x = place === null ? "last" : `${this.x} ${data[0][place]}`;
+    this.parts.legend.replaceChildren(make("span", { class: "quiet", text: x }), ...items);
+  }
+
+  #fillTable(curves, [places, ...rows]) {
+    const every = Math.ceil(places.length / TABLE_ROWS);
+    const head = make("tr", {}, make("th", { scope: "col", text: this.x }),
+      ...curves.map((curve) => make("th", { scope: "col", class: "num", text: curve.title })));
+    const body = places
+      .map((x, index) => [x, index])
+      .filter(([, index]) => index % every === 0 || index === places.length - 1)
+      .map(([x, index]) => {
+        const mark = this.#marks.get(x);
+        const text = mark ? `${x} (patches mixed in, α = ${mark.alpha})` : String(x);
+        return make("tr", {}, make("th", { scope: "row", text }), ...rows.map((row) => make("td", { class: "num", text: number(row[index]) })));
+      });
+    const table = this.parts.table.querySelector("table");
+    table.tHead.replaceChildren(head);
+    table.tBodies[0].replaceChildren(...body);
+  }
+}
+
+function nearest(row, place) {
+  for (let index = place; index >= 0; index -= 1) if (row[index] !== null) return row[index];
+  return null;
+}
+
+function along(context, text, x, y) {
+  context.save();
+  context.translate(x, y);
+  context.rotate(Math.PI / 2);
+  context.fillText(text, 0, 8);
+  context.restore();
+}
+
+function rangeOfPercent(least, most, levels) {
+  if (least === null) return [0, 100];
+  [least, most] = [Math.min(least, ...levels), Math.max(most, ...levels)];
+  const room = Math.max((most - least) * 0.1, 1);
+  return [Math.max(0, least - room), Math.min(100.5, most + room)];
+}
+
+function swatch(curve) {
+  const space = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(space, "svg");
+  const line = document.createElementNS(space, "line");
+  for (const [name, value] of Object.entries({ x1: 0, x2: 22, y1: 4, y2: 4, "stroke-width": 2, stroke: colour(curve.colour) })) {
+    line.setAttribute(name, value);
+  }
+  if (curve.dash) line.setAttribute("stroke-dasharray", curve.dash.join(" "));
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(line);
+  return svg;
+}
