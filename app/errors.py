@@ -55,6 +55,15 @@ class Conflict(ServiceError):
     status, code, title = 409, "conflict", "Not possible now"
 
 
+class TooLarge(ServiceError):
+    """The body is larger than anything that is expected here."""
+
+    status, code, title = 413, "too_large", "Too much was sent"
+
+    def __init__(self) -> None:
+        super().__init__("The body is larger than anything that is expected here.", hint="A spec has some kilobytes.")
+
+
 class Unprocessable(ServiceError):
     """The request is well-formed and asks for something impossible; `errors` point at the fields."""
 

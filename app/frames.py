@@ -58,7 +58,7 @@ def read_news(database: Database, heads: dict[str, int]) -> dict[str, tuple[int,
     with database.read() as session:
         for start in range(0, len(ids), AT_ONCE):
             some = ids[start : start + AT_ONCE]
-            seqs = session.execute(select(Job.id, Job.last_seq).where(Job.id.in_(some))).tuples()
+            seqs = session.execute(select(Job.id, Job.last_seq).where(Job.id.in_(some)))
             ahead = {id_: seq for id_, seq in seqs if seq > heads[id_]}
             found |= {id_: (seq, []) for id_, seq in ahead.items()}
             few = [id_ for id_, seq in ahead.items() if seq - heads[id_] <= RECENT]

@@ -23,7 +23,6 @@ from app.settings import Settings
 from app.stream import Hub
 from app.sweeper import Sweeper
 
-MAX_BODY_BYTES = 2**20
 GRACEFUL_S = 5  # an open stream would else keep a server alive after SIGTERM for as long as its tab is open
 
 
@@ -38,7 +37,6 @@ def create_app(services: Services, *, background: bool = True) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan(services, background),
-        max_body_size=MAX_BODY_BYTES,
         generate_unique_id_function=_operation_id,
         dependencies=[Depends(check_csrf)],
         middleware=[

@@ -11,14 +11,16 @@ from urllib.parse import quote, urlsplit
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import auth, problems
-from app.errors import Forbidden, ServiceError, Unauthenticated
+from app.errors import Forbidden, ServiceError, TooLarge, Unauthenticated
 from app.services import Services
 
 COOKIE = "fadrm_session"
+MAX_BODY_BYTES = 2**20
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login"})
 OPEN_FOLDER = "/static/"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -87,12 +89,14 @@ class Guard:
             return
         request = Request(scope, receive)
         refusal = await self._refusal(request)
-        await (refusal or self.app)(scope, receive, send)
+        await (refusal or self.app)(scope, _limited(receive), send)
 
     async def _refusal(self, request: Request) -> Response | None:
         request.state.identity, request.state.csrf = None, ""
         path = request.url.path
         try:
+            if _says_it_is_large(request):
+                raise TooLarge
             if _is_from_elsewhere(request, self.services.settings.public_url):
                 raise Forbidden("This request comes from a page of another site.", hint="Open this server's own pages.")
             if path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
@@ -122,6 +126,26 @@ class Guard:
         request.state.identity = identity
         if kind == "session":
             request.state.csrf = auth.csrf_token(self.secret, identity.token.sha256)
+
+
+def _says_it_is_large(request: Request) -> bool:
+    length = request.headers.get("content-length", "0")
+    return not length.isdecimal() or int(length) > MAX_BODY_BYTES
+
+
+def _limited(receive: Receive) -> Receive:
+    """For bodies that do not say how large they are."""
+    left = MAX_BODY_BYTES
+
+    async def receive_some() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise HTTPException(413)  # this kind passes through the framework's own parsing of bodies
+        return message
+
+    return receive_some
 
 
 def _presented(request: Request) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from app.errors import ServiceError, Unavailable, Unprocessable
+from app.errors import ServiceError, TooLarge, Unavailable, Unprocessable
 from engine.errors import EngineError, ErrorReport
 from engine.spec import JobSpec
 
@@ -119,6 +119,8 @@ def _database_error(request: Request, error: Exception) -> Response:
 
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return answer(request, TooLarge())
     phrase = HTTPStatus(error.status_code).phrase
     problem = Problem(
         title=phrase,

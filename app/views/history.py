@@ -115,7 +115,7 @@ def log(session: Session, job: Job, *, after_seq: int = 0, limit: int = 1000) ->
     """The log of a job: what its steps said, and what became of them."""
     found = _events(session, job.id, after_seq, limit + 1, LOG_KINDS)
     shown = found[:limit]
-    titles = dict(session.execute(select(Step.id, Step.title).where(Step.job_id == job.id)).tuples().all())
+    titles = dict(session.execute(select(Step.id, Step.title).where(Step.job_id == job.id)).all())
     return LogPage(
         data=[log_line(event, titles) for event in shown],
         has_more=len(found) > limit,

@@ -1,0 +1,132 @@
+"""Errors over HTTP: one form, a pointer to the field, a sentence that names value and remedy; and nothing is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from app.models import Job
+from app.problems import MEDIA_TYPE, Problem
+from tests.app.world import World, spec_body
+
+FADRM = {"method": "fadrm", "budgets": [2, 2]}
+BAD_SPECS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "an unknown field": ({"iterations": 3}, "/spec/iterations", "no field"),
+    "an unknown field, nearly right": ({"method": FADRM | {"budget": [1]}}, "/spec/method/budget", "budgets"),
+    "negative iterations": ({"method": FADRM | {"budgets": [5, -1]}}, "/spec/method/budgets/1", "-1"),
+    "a negative ipc": ({"ipc": -2}, "/spec/ipc", "-2"),
+    "an unknown data set": ({"dataset": {"source": "imagenet"}}, "/spec/dataset", "'digits', 'folder', 'torchvision'"),
+    "no source": ({"dataset": {"resolution": 8}}, "/spec/dataset", "source"),
+    "an unknown method": ({"method": {"method": "magic"}}, "/spec/method", "'fadrm', 'rded', 'random'"),
+    "an unknown network": ({"teachers": [{"network": "vit"}]}, "/spec/teachers/0/network", "resnet18"),
+    "an ipc larger than the class": ({"ipc": 5000}, "/spec/ipc", "at most"),
+    "sizes that do not fit budgets": ({"method": FADRM | {"sizes": [8]}}, "/spec/method", "one size per stage"),
+    "a last size that is not the data set's": ({"method": FADRM | {"sizes": [8, 16]}}, "/spec/method/sizes", "8"),
+    "a network too large for small images": (
+        {"dataset": {"source": "digits", "resolution": 256}, "ipc": 1},
+        "/spec",
+        "convnet3_w32",
+    ),
+    "a word for a number": ({"seed": "seven"}, "/spec/seed", "'seven'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SPECS)
+@pytest.mark.parametrize("way", ["jobs", "jobs/plan"])
+def test_a_bad_spec_is_refused_with_the_field_named(client: TestClient, world: World, name: str, way: str) -> None:
+    changes, pointer, told = BAD_SPECS[name]
+    answer = client.post(f"/api/v1/{way}", json={"spec": spec_body() | changes})
+    problem = Problem.model_validate(answer.json())
+    assert answer.status_code == 422 and answer.headers["content-type"] == MEDIA_TYPE
+    blamed = {error.pointer: f"{error.detail} {error.hint}" for error in problem.errors}
+    assert pointer in blamed and told in blamed[pointer], problem
+    assert world.count(Job) == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, ""),
+        ({"spec": spec_body(), "preset": "demo"}, ""),
+        ({"preset": "no such"}, "/preset"),
+        ({"preset": "demo", "overrides": {"ipc": -1}}, "/overrides/ipc"),
+        ({"preset": "demo", "overrides": {"method": {"alpha": 7}}}, "/overrides/method/alpha"),
+        ({"spec": spec_body(), "name": "a\u202eb"}, "/name"),
+        ({"spec": spec_body(), "name": "x" * 81}, "/name"),
+        ({"spec": spec_body(), "owner_id": "usr_somebody"}, "/owner_id"),
+        ({"spec": spec_body(), "state": "succeeded"}, "/state"),
+    ],
+)
+def test_a_bad_request_around_the_spec_too(client: TestClient, world: World, body: Any, pointer: str) -> None:
+    answer = client.post("/api/v1/jobs", json=body)
+    assert answer.status_code == 422 and answer.json()["errors"][0]["pointer"] == pointer, answer.text
+    assert world.count(Job) == 0
+
+
+def test_what_is_no_json_is_said_to_be_none(client: TestClient) -> None:
+    answer = client.post("/api/v1/jobs", content=b"{nonsense", headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422 and "no valid JSON" in answer.json()["detail"]
+
+
+def test_a_wrong_parameter_is_named(client: TestClient) -> None:
+    [error] = client.get("/api/v1/jobs?limit=1000").json()["errors"]
+    assert error["parameter"] == "limit" and "1000" in error["detail"]
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_body_that_is_too_large_is_refused(client: TestClient, says_so: bool) -> None:
+    body = [b" " * 2**19] * 3
+    content = b"".join(body) if says_so else iter(body)
+    answer = client.post("/api/v1/jobs", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413 and answer.json()["code"] == "too_large"
+    assert "content-security-policy" in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/api/v1/jobs/job_nobody", 404, "not_found"),
+        ("GET", "/api/v1/nothing", 404, "not_found"),
+        ("PUT", "/api/v1/jobs", 405, "method_not_allowed"),
+        ("DELETE", "/api/v1/tokens/tok_nobody", 404, "not_found"),
+    ],
+)
+def test_every_error_has_one_form(client: TestClient, method: str, path: str, status: int, code: str) -> None:
+    answer = client.request(method, path, headers={"X-Request-ID": "mine-1"})
+    problem = Problem.model_validate(answer.json())
+    assert (answer.status_code, problem.status, problem.code) == (status, status, code)
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    assert problem.instance == path and problem.request_id == answer.headers["x-request-id"] == "mine-1"
+
+
+def test_an_unforeseen_error_tells_its_number_and_nothing_else(app: FastAPI, client: TestClient) -> None:
+    @app.get("/api/v1/broken")
+    def broken() -> None:
+        raise RuntimeError("the password is swordfish")
+
+    answer = client.get("/api/v1/broken")
+    assert answer.status_code == 500 and answer.json()["code"] == "internal_error"
+    assert answer.headers["x-request-id"] in answer.json()["hint"]
+    assert "swordfish" not in answer.text and "Traceback" not in answer.text
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+
+
+def test_a_request_id_that_could_harm_a_log_is_replaced(client: TestClient) -> None:
+    answer = client.get("/api/v1/me", headers={"X-Request-ID": 'x" injected="1'})
+    assert answer.headers["x-request-id"].isalnum()
+
+
+def test_a_database_that_does_not_answer_is_no_error_of_ours(client: TestClient, world: World) -> None:
+    database = world.services.database
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE jobs RENAME TO gone")
+    answer = client.get("/api/v1/jobs")
+    assert answer.status_code == 503 and answer.headers["retry-after"] == "2"
+
+
+def test_people_get_a_page(client: TestClient) -> None:
+    answer = client.get("/jobs/job_nobody", headers={"Accept": "text/html"})
+    assert answer.status_code == 404 and answer.headers["content-type"].startswith("text/html")
