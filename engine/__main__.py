@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from engine.errors import EngineError, SpecInvalid
-from engine.launch import EXIT_DRAINED, EXIT_FAILED, adopt_environment
+from engine.launch import EXIT_DRAINED, EXIT_FAILED, adopt_environment, usual_threads
 from engine.spec import JobSpec
 
 if TYPE_CHECKING:  # torch takes seconds to import: `plan` and mistakes do without it
@@ -105,6 +105,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from engine import device as devices
+    from engine.datasets import describe
     from engine.errors import Drained
     from engine.events import Failed
     from engine.run import run
@@ -113,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
 
     spec, store, drain = read_spec(options.spec), Store(options.out / "store"), Drain()
     device = devices.pick(options.device)
-    devices.configure(device, threads=options.threads)
+    devices.configure(device, threads=options.threads or usual_threads(describe(spec.dataset).resolution))
     drain.listen()
     try:
         for step, event in run(spec, store, device=device, stop=drain.is_set):

@@ -17,11 +17,11 @@ UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBom
 
 def opened(path: Path) -> Image.Image:
     """An image, decoded whole. Raises one of UNREADABLE when it is damaged or too large."""
-    image = Image.open(path)
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
-    image.load()
-    return image
+    with Image.open(path) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
+        image.load()
+        return image
 
 
 def square(image: Image.Image, resolution: int, *, margin: bool = False) -> Tensor:

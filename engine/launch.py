@@ -21,6 +21,7 @@ from engine.plan import Step
 EXIT_FAILED = 3  # of `run`: the spec or the data must change
 EXIT_DRAINED = 75  # EX_TEMPFAIL: asked to end, a checkpoint is left; try again later
 EXIT_USAGE = 2
+TINY_PX = 16
 
 # An allocator that keeps its memory: large tensors come and go each iteration, and giving their pages back to the
 # system costs a quarter of the time on a CPU (measured: performance.md).
@@ -49,6 +50,11 @@ def command(*, threads: int | None = None, parent: int | None = None) -> list[st
     """The argv of an engine process that serves. parent: the process without which it should not go on."""
     words = [sys.executable, "-m", "engine", "serve", "--parent", str(os.getpid() if parent is None else parent)]
     return words if threads is None else [*words, "--threads", str(threads)]
+
+
+def usual_threads(resolution: int) -> int | None:
+    """CPU threads that pay for images of that side: one for tiny ones, and as many as torch likes for others (None)."""
+    return 1 if resolution <= TINY_PX else None
 
 
 def adopt_environment() -> None:

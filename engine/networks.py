@@ -21,11 +21,20 @@ class Network:
     small_gflop: float  # one forward pass of one image of 32 px, 10 classes, small form
     large_gflop: float | None  # the same at 224 px, torchvision's form; None where there is none
     parameters_m: float  # millions, small form with 10 classes
+    smallest_px: int = 8
 
     @property
     def small_only(self) -> bool:
         """Whether it exists below 128 px only."""
         return self.large_gflop is None
+
+    def misfit(self, resolution: int) -> str:
+        """Why it cannot take images of that side; empty when it can."""
+        if resolution < self.smallest_px:
+            return f"{self.name} needs images of at least {self.smallest_px} px, and these are {resolution} px"
+        if resolution >= SMALL_BELOW_PX and self.small_only:
+            return f"{self.name} exists below {SMALL_BELOW_PX} px only, and the images are {resolution} px"
+        return ""
 
 
 NETWORKS: dict[str, Network] = {
@@ -58,7 +67,14 @@ NETWORKS: dict[str, Network] = {
             parameters_m=1.264,
         ),
         Network(name="convnet3", title="ConvNet, 3 layers", small_gflop=0.1015, large_gflop=None, parameters_m=0.3008),
-        Network(name="convnet4", title="ConvNet, 4 layers", small_gflop=0.1062, large_gflop=None, parameters_m=0.4486),
+        Network(
+            name="convnet4",
+            title="ConvNet, 4 layers",
+            small_gflop=0.1062,
+            large_gflop=None,
+            parameters_m=0.4486,
+            smallest_px=16,
+        ),
         Network(
             name="convnet3_w32",
             title="ConvNet, 3 layers, width 32",

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from engine.datasets import Facts
 from engine.errors import ErrorReport, SpecInvalid
-from engine.networks import forward_flop
+from engine.networks import NETWORKS, SMALL_BELOW_PX, forward_flop
 from engine.params import (
     EvaluateParams,
     PackageParams,
@@ -116,6 +116,25 @@ def _impossibilities(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
             hint=f"End with {facts.resolution}: the last stage makes the images that are kept.",
             pointer="/method/sizes",
         )
+    yield from _misfits(spec, facts.resolution)
+
+
+def _misfits(spec: JobSpec, resolution: int) -> Iterator[SpecInvalid]:
+    """Networks that have no form for the images."""
+    asked = [(f"/teachers/{index}/network", teacher.network) for index, teacher in enumerate(spec.teachers)]
+    asked += [(f"/evaluation/students/{index}", name) for index, name in enumerate(spec.evaluation.students)]
+    for pointer, name in asked:
+        reason = NETWORKS[name].misfit(resolution)
+        if reason:
+            fitting = ", ".join(other for other, network in NETWORKS.items() if not network.misfit(resolution))
+            yield SpecInvalid(f"{reason}.", hint=f"Choose one of {fitting}.", pointer=pointer)
+    sizes = spec.method.sizes or () if isinstance(spec.method, Fadrm) else ()
+    if any((size < SMALL_BELOW_PX) != (resolution < SMALL_BELOW_PX) for size in sizes):
+        yield SpecInvalid(
+            f"method.sizes mixes sides below and from {SMALL_BELOW_PX} px, where networks change their form.",
+            hint=f"Keep all sizes {'below' if resolution < SMALL_BELOW_PX else 'at or above'} {SMALL_BELOW_PX} px.",
+            pointer="/method/sizes",
+        )
 
 
 def plan(spec: JobSpec, facts: Facts) -> Plan:
@@ -146,7 +165,13 @@ class _Planner:
         return Plan(steps=tuple(self.steps.values()), rows=rows, package=package)
 
     def _add(
-        self, kind: StepKind, title: str, params: BaseModel, needs: dict[str, str], flop: float = 0.0, size_bytes: int = 0
+        self,
+        kind: StepKind,
+        title: str,
+        params: BaseModel,
+        needs: dict[str, str],
+        flop: float = 0.0,
+        size_bytes: int = 0,
     ) -> str:
         facts = params.model_dump(mode="json")
         key = sha256_of([kind, CODE_VERSIONS[kind], facts, needs])
@@ -167,7 +192,9 @@ class _Planner:
     def _prepare(self) -> str:
         params = PrepareParams(dataset=self.spec.dataset, resolution=self.facts.resolution, digest=self.facts.digest)
         images = self.facts.train_images + self.facts.test_images
-        return self._add(StepKind.PREPARE, f"Read {self.facts.title}", params, {}, size_bytes=images * self._image_bytes)
+        return self._add(
+            StepKind.PREPARE, f"Read {self.facts.title}", params, {}, size_bytes=images * self._image_bytes
+        )
 
     def _teach(self, data: str) -> dict[str, str]:
         """Role -> key of every teacher."""
@@ -256,9 +283,7 @@ class _Planner:
             size_bytes=seen * (2 * len(self.facts.classes) + 16),
         )
 
-    def _rows(
-        self, subjects: dict[str, dict[str, str]], labels: dict[str, str | None], data: str
-    ) -> Iterator[Row]:
+    def _rows(self, subjects: dict[str, dict[str, str]], labels: dict[str, str | None], data: str) -> Iterator[Row]:
         for student in self.spec.evaluation.students:
             for subject, images in subjects.items():
                 for kind in self.spec.evaluation.labels:
@@ -266,7 +291,9 @@ class _Planner:
                     soft = labels[subject]
                     if kind == "soft" and soft is not None:
                         needs["labels"] = soft
-                    runs = [self._evaluate(student, subject, kind, run, needs) for run in range(self.spec.evaluation.runs)]
+                    runs = [
+                        self._evaluate(student, subject, kind, run, needs) for run in range(self.spec.evaluation.runs)
+                    ]
                     yield Row(subject=subject, student=student, labels=kind, runs=tuple(runs))
 
     def _evaluate(self, student: str, subject: str, labels: str, run: int, needs: dict[str, str]) -> str:
