@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,name,memory.free", "--format=csv,noheader,nounits")
 STATE, GROUP, STARTED = 0, 2, 19  # fields of /proc/<pid>/stat after the name in parentheses
@@ -109,16 +106,3 @@ def kill_leftover(pid: int, began: float) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def end_with_parent() -> Callable[[], None]:
-    """For `Popen(preexec_fn=...)`: Linux kills the child when the thread that starts it ends, however it ends."""
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec as little as possible is done
-    parent = os.getpid()
-
-    def bind() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return bind

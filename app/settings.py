@@ -32,6 +32,8 @@ class Settings(BaseSettings):
         SecretStr(""), description="Signs nothing but CSRF tokens; made at first start when empty."
     )
 
+    url: str = Field("", description="Of the server that commands speak to; by default the one on this machine.")
+    token: SecretStr = Field(SecretStr(""), description="API token of those commands.")
     device: str = Field("cpu", description="What a worker computes on: cpu, or cuda:<number>.")
     heartbeat_s: float = Field(1.0, gt=0, description="A worker writes its events and renews its lease this often.")
     self_fence_s: float = Field(

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import Celery, signals
 
-from app import machine, services
+from app import logs, machine, services
 from app.leases import Holder
 from app.queue import WORK, celery_app
 from app.settings import Settings
@@ -49,11 +49,15 @@ class Member:
 
     def _handlers(self) -> list[tuple[Any, Callable[..., None]]]:
         return [
+            (signals.setup_logging, self._on_logging),
             (signals.celeryd_init, self._on_init),
             (signals.worker_ready, self._on_ready),
             (signals.worker_shutting_down, self._on_stop),
             (signals.worker_shutdown, self._on_end),
         ]
+
+    def _on_logging(self, **_: Any) -> None:
+        logs.configure()
 
     def _on_init(self, options: dict[str, Any], **_: Any) -> None:
         pool = str(options.get("pool"))

@@ -1,0 +1,73 @@
+"""The server on this machine, for commands of the user whom it belongs to: past the API, straight to its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import auth, services
+from app.models import Token, User
+from app.redis_server import write_private
+from app.settings import Settings
+
+CONNECTION_FILE = "cli.json"
+
+
+class Connection(BaseModel, frozen=True):
+    """Where a server is and what lets one in: what `fadrm up` leaves for the commands of the same user."""
+
+    url: str
+    token: str
+
+
+def connect(settings: Settings, url: str) -> Connection:
+    """A token for the commands of this user, kept in the home folder; the last one where it is still good."""
+    path = settings.home / CONNECTION_FILE
+    built = services.build(settings)
+    try:
+        with built.database.write() as session:
+            known = read_connection(settings.home)
+            token = known.token if known and auth.identify(session, known.token, "api") else ""
+            if not token:
+                _, token = auth.api_token(session, auth.bootstrap(session), "command line on this machine", None)
+    finally:
+        built.close()
+    connection = Connection(url=url, token=token)
+    write_private(path, connection.model_dump_json())
+    return connection
+
+
+def login_url(settings: Settings, url: str) -> str:
+    """A link that logs an administrator in, once."""
+    built = services.build(settings)
+    try:
+        with built.database.write() as session:
+            return f"{url}/login?token={auth.login_link(session, auth.bootstrap(session))}"
+    finally:
+        built.close()
+
+
+def read_connection(home: Path) -> Connection | None:
+    """What `fadrm up` left for the commands of the same user."""
+    path = home / CONNECTION_FILE
+    try:
+        return Connection.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def user(session: Session, name: str, role: str = "member") -> User:
+    """The user of that name, made when there is none."""
+    if name == "admin":
+        return auth.bootstrap(session)
+    return session.scalar(select(User).where(User.name == name)) or auth.add_user(session, name, role)
+
+
+def tokens(session: Session) -> list[tuple[Token, User]]:
+    """Every API token that can still be used, newest first, and whose it is."""
+    query = select(Token, User).join(User, User.id == Token.user_id)
+    rows = session.execute(query.where(Token.kind == "api", Token.revoked_at.is_(None)).order_by(Token.id.desc()))
+    return [(row.Token, row.User) for row in rows]
