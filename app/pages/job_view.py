@@ -76,7 +76,7 @@ def live_parts(session: Session, store: Store, job: Job, base_url: str) -> dict[
 def log_tail(session: Session, job: Job, count: int) -> list[LogLine]:
     """The newest lines of a job's log, in order."""
     query = select(Event).where(Event.job_id == job.id, Event.kind.in_(LOG_KINDS)).order_by(Event.seq.desc())
-    titles = dict(session.execute(select(Step.id, Step.title).where(Step.job_id == job.id)).tuples().all())
+    titles = dict(session.execute(select(Step.id, Step.title).where(Step.job_id == job.id)).all())
     return [log_line(event, titles) for event in reversed(session.scalars(query.limit(count)).all())]
 
 

@@ -88,11 +88,11 @@ def _context(session: Session, user: User, filters: Filters) -> dict[str, Any]:
 
 def best_results(session: Session, ids: Sequence[str]) -> dict[str, float]:
     """Job -> the best mean accuracy of a row of distilled images, last epoch, %."""
-    jobs = session.execute(select(Job.id, Job.rows).where(Job.id.in_(ids))).tuples().all()
+    jobs = session.execute(select(Job.id, Job.rows).where(Job.id.in_(ids))).all()
     rows = {job_id: [Row.model_validate(row) for row in found] for job_id, found in jobs}
     keys = {key for found in rows.values() for row in found for key in row.runs}
     query = select(Step.key, Step.result).where(Step.key.in_(keys), Step.state == StepState.SUCCEEDED)
-    top1 = {key: result["top1_last_pct"] for key, result in session.execute(query).tuples() if result}
+    top1 = {key: result["top1_last_pct"] for key, result in session.execute(query) if result}
     means = {
         job_id: [fmean(values) for row in found if row.subject == "distilled" and (values := _known(top1, row.runs))]
         for job_id, found in rows.items()

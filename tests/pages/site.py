@@ -1,0 +1,109 @@
+"""A whole server for the tests of pages: real database, real store, and, when asked for, a real port."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from fastapi import FastAPI
+
+import app.models as _rows  # noqa: F401 - the tables
+from app import auth, jobs, planning
+from app.db import Base
+from app.main import Server, create_app, server
+from app.middleware import COOKIE
+from app.models import Job, User
+from app.services import Services, build
+from app.settings import Settings
+from engine.presets import DEMO
+from engine.spec import Evaluation, Fadrm, JobSpec, Labels, Teacher
+from tests.pages.play import Player
+
+SMALL = DEMO.model_copy(
+    update={
+        "method": Fadrm(budgets=(20, 20)),
+        "teachers": (Teacher(network="convnet3_w32", epochs=6, optimizer="adamw", lr=0.01),),
+        "labels": Labels(epochs=20),
+        "evaluation": Evaluation(
+            students=("convnet3_w32",), runs=2, labels=("soft",), baselines=("rded", "random"), every=5
+        ),
+    }
+)
+
+
+class Site:
+    """An administrator, their jobs, and somebody who plays the worker."""
+
+    def __init__(self, home: Path) -> None:
+        self.services: Services = build(Settings(home=home, data_roots=(home / "data",)))
+        Base.metadata.create_all(self.services.database.engine)
+        with self.services.database.write() as session:
+            self.user: User = auth.bootstrap(session)
+        self.player = Player(self.services)
+        self.app: FastAPI = create_app(self.services, background=False)
+
+    def close(self) -> None:
+        self.services.close()
+
+    def cookie(self) -> str:
+        """A session, as a browser holds it after logging in."""
+        with self.services.database.write() as session:
+            return auth.new_token(session, self.user, "session", "tests", timedelta(days=1))[1]
+
+    def login_path(self) -> str:
+        """Where a one-time link leads."""
+        with self.services.database.write() as session:
+            return f"/login?token={auth.login_link(session, self.user)}"
+
+    def submit(self, name: str = "Digits", spec: JobSpec = SMALL, key: str | None = None) -> str:
+        """A job, waiting. Its id."""
+        planned = planning.prepare_spec(self.services, spec, name)
+        return planning.submit(self.services, self.user, planned, key)[0].id
+
+    def job(self, job_id: str) -> Job:
+        with self.services.database.read() as session:
+            return jobs.get(session, self.user, job_id)
+
+    def cancel(self, job_id: str) -> None:
+        with self.services.database.write() as session:
+            jobs.cancel(session, jobs.get(session, self.user, job_id), self.user)
+
+
+class Port:
+    """The site on a port of this machine; it can go down and come back there."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.number: int = free.getsockname()[1]
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.number}"
+
+    @property
+    def cookie(self) -> dict[str, str]:
+        """For a browser's context."""
+        return {"name": COOKIE, "value": self.site.cookie(), "url": self.url}
+
+    def up(self) -> None:
+        app = create_app(self.site.services, background=False)
+        self._server = server(app, host="127.0.0.1", port=self.number)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self._server.started:
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.02)
+
+    def down(self) -> None:
+        assert self._server is not None and self._thread is not None
+        self._server.should_exit = True
+        self._thread.join(timeout=10)
+        assert not self._thread.is_alive(), "the server did not stop"
