@@ -161,8 +161,8 @@ def revoke(session: Session, user: User, token_id: str) -> None:
 
 
 def end(session: Session, token_id: str) -> None:
-    """End a session: its user logs out."""
-    session.execute(update(Token).where(Token.id == token_id).values(revoked_at=utc_now()))
+    """End a session: its user logs out. An API token is not ended so, but by `revoke`."""
+    session.execute(update(Token).where(Token.id == token_id, Token.kind == "session").values(revoked_at=utc_now()))
 
 
 def may_write(user: User) -> User:

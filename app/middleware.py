@@ -105,7 +105,7 @@ class Guard:
             if problems.is_api(path):
                 return problems.answer(request, error)
             wanted = f"{path}?{request.url.query}" if request.url.query else path
-            return RedirectResponse("/login" if wanted == "/" else f"/login?next={quote(wanted)}", 303)
+            return RedirectResponse(f"/login?next={quote(wanted)}", 303)
         except ServiceError as error:
             return problems.answer(request, error)
         return None

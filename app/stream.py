@@ -29,9 +29,11 @@ MAX_STREAMS, MAX_STREAMS_PER_USER = 1000, 20
 class Hub:
     """All watchers of this process, and the one task that looks for news."""
 
-    def __init__(self, database: Database, poll_s: float = POLL_S) -> None:
+    def __init__(
+        self, database: Database, *, poll_s: float = POLL_S, ping_s: float = PING_S, check_s: float = CHECK_S
+    ) -> None:
         self.database = database
-        self.poll_s = poll_s
+        self.poll_s, self.ping_s, self.check_s = poll_s, ping_s, check_s
         self._channels: dict[str, Channel] = {}
         self._watchers: set[Watcher] = set()
         self._known: dict[str, tuple[str, int]] = {}  # unfinished jobs -> state, version
@@ -95,7 +97,7 @@ class Hub:
         yield RETRY
         checked = time.monotonic()
         while not self._closed:
-            if not await _comes(watcher.news, PING_S):
+            if not await _comes(watcher.news, self.ping_s):
                 yield PING
             watcher.news.clear()
             chunk = await watcher.due()
@@ -103,7 +105,7 @@ class Hub:
                 yield chunk
             if watcher.is_done:
                 return
-            if time.monotonic() - checked > CHECK_S:
+            if time.monotonic() - checked > self.check_s:
                 checked = time.monotonic()
                 if not await asyncio.to_thread(is_allowed):
                     return
