@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple, Self
 
 import torch
@@ -68,12 +69,13 @@ def _optimise(context: Context[RecoverParams], shard: _Shard, recovery: Recovery
     """Spend the budget of one block."""
     first, steps = not shard.ends, shard.recipe.steps
     every = max(1, steps // CURVE_POINTS) if first else steps
+    shown = preview_steps(shard.recipe)
     if first and recovery.step == 0:
         yield from shard.show(recovery.images, 0)
     for told in recovery.run(every=every):
         if first and told.losses is not None:
             yield _metric(told)
-        if first and recovery.step % max(1, steps // PREVIEWS) == 0 and not told.ends_stage:
+        if first and recovery.step in shown:
             yield from shard.show(recovery.images, recovery.step)
         if first and told.injects_into is not None:
             yield from _injection(shard, recovery, told, told.injects_into)
@@ -83,6 +85,12 @@ def _optimise(context: Context[RecoverParams], shard: _Shard, recovery: Recovery
             yield Progress(done=shard.done(recovery), total=shard.total, unit=UNIT)
         if recovery.step < steps:
             yield from context.pause(shard.done(recovery), lambda: shard.state(recovery))
+
+
+def preview_steps(recipe: Recipe) -> set[int]:
+    """After how many iterations the images are shown, beside the ends of stages, which show what is before and after."""
+    ends = set(accumulate(stage.steps for stage in recipe.stages))
+    return set(range(0, recipe.steps, max(1, recipe.steps // PREVIEWS))) - ends - {end - 1 for end in ends}
 
 
 def _injection(shard: _Shard, recovery: Recovery, told: Iteration, size: int) -> Iterator[Event]:

@@ -224,7 +224,8 @@ def shifted(pixels: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
     """(B, 3, S, S), moved by (B, 2) whole px down and right over black, mirrored where (B,) flips say so."""
     side, reach = pixels.shape[2], int(offsets.abs().max())
     place = torch.arange(side)
-    across = torch.where(flips[:, None], side - 1 - place, place) - offsets[:, 1:] + reach
+    across = place - offsets[:, 1:]
+    across = torch.where(flips[:, None], side - 1 - across, across) + reach
     down = place - offsets[:, :1] + reach
     image = torch.arange(len(pixels), device=pixels.device)[:, None, None]
     rows, columns = down.to(pixels.device)[:, :, None], across.to(pixels.device)[:, None, :]

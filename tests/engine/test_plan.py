@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def test_what_cannot_be_is_refused_with_value_field_and_remedy(spec: JobSpec, po
     reports = check(spec, FACTS)
     assert [report.pointer for report in reports] == [pointer]
     assert words in reports[0].message and reports[0].hint
-    with pytest.raises(SpecInvalid, match=words.split(",")[0].replace("'", ".")):
+    with pytest.raises(SpecInvalid, match=re.escape(words)):
         plan(spec, FACTS)
 
 
