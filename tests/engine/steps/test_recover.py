@@ -84,13 +84,13 @@ def test_entropy_is_between_nothing_and_all_that_the_classes_allow(job: Job) -> 
     data, model = real_data(job.folder(StepKind.PREPARE)), teacher(job.folder(StepKind.TEACH), CPU)
     images = normalised(data.test[:20], data.statistics)
     chances = model(images).softmax(1)
-    expected = torch.distributions.Categorical(probs=chances).entropy().mean().item() / torch.tensor(2.0).log().item()
+    expected = -(chances * chances.log2()).sum(1).mean().item()
     assert abs(entropy_bits(model, images, "fp32") - expected) < 1e-4
 
 
 def test_floor_is_at_most_one_level_darker_than_nearest(job: Job) -> None:
     nearest, floor = (_recovered(job, rounding, rounding=rounding)[0].int() for rounding in ("nearest", "floor"))
-    assert set((nearest - floor).unique().tolist()) == {0, 1}
+    assert set((nearest - floor).flatten().tolist()) == {0, 1}
 
 
 def test_several_teachers_take_turns(job: Job) -> None:
