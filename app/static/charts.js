@@ -114,7 +114,8 @@ export class Chart {
     if (!curves.length) return;
     const data = this.#data(curves);
     if (this.asTable) this.#fillTable(curves, data);
-    else if (this.visible) this.#paint(curves, data);
+    else this.#fillLegend(curves, data);
+    if (!this.asTable && this.visible) this.#paint(curves, data);
   }
 
   #paint(curves, data) {
@@ -123,7 +124,6 @@ export class Chart {
     this.names = names;
     if (this.#plot) this.#plot.setData(data);
     else this.#plot = new UPlot(this.#options(curves), data, this.parts.plot);
-    this.#fillLegend(curves, data);
   }
 
   #options(curves) {

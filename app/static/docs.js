@@ -9,6 +9,7 @@ globalThis.SwaggerUIBundle({
   deepLinking: true,
   docExpansion: "list",
   defaultModelsExpandDepth: 0,
+  onComplete: () => place.querySelector("main")?.setAttribute("role", "presentation"), // the page has a main part already
   requestInterceptor: (request) => {
     request.headers["X-CSRF-Token"] = csrf;
     return request;

@@ -33,7 +33,7 @@ async function check() {
   body.set("action", "check");
   checking.hidden = false;
   try {
-    const response = await fetch(form.action, { method: "POST", body, credentials: "same-origin", signal: asked.signal });
+    const response = await fetch(form.getAttribute("action"), { method: "POST", body, credentials: "same-origin", signal: asked.signal });
     const html = await response.text();
     if (response.ok || response.status === 422) take(new DOMParser().parseFromString(html, "text/html"));
   } catch (error) {

@@ -11,18 +11,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Reque
 from starlette.testclient import TestClient
 
 from app.middleware import COOKIE
+from tests.pages.chromium import chromium, launch
 from tests.pages.site import Port, Site
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @pytest.fixture
@@ -56,9 +46,9 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="session")
 def browser(playwright: Playwright) -> Iterator[Browser]:
-    if not CHROMIUM.exists():
+    if chromium() is None:
         pytest.skip("there is no chromium here")
-    found = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    found = launch(playwright)
     yield found
     found.close()
 

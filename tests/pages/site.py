@@ -18,6 +18,8 @@ from app.middleware import COOKIE
 from app.models import Job, User
 from app.services import Services, build
 from app.settings import Settings
+from engine.errors import ErrorReport
+from engine.plan import StepKind
 from engine.presets import DEMO
 from engine.spec import Evaluation, Fadrm, JobSpec, Labels, Teacher
 from tests.pages.play import Player
@@ -62,6 +64,23 @@ class Site:
         """A job, waiting. Its id."""
         planned = planning.prepare_spec(self.services, spec, name)
         return planning.submit(self.services, self.user, planned, key)[0].id
+
+    def populate(self, spec: JobSpec = SMALL) -> dict[str, str]:
+        """Jobs in every interesting state: name -> address of the page."""
+        done = self.submit("Digits, ten images a class", spec)
+        self.player.play()
+        failed = self.submit("Learning rate too high", spec.model_copy(update={"seed": 1}))
+        self.player.play(until=StepKind.RECOVER, batches=5)
+        report = ErrorReport(
+            code="nan_loss", message="The loss is not finite at step 9.", hint="Lower the learning rate."
+        )
+        self.player.fail(report)
+        self.cancel(self.submit("Not wanted after all", spec.model_copy(update={"seed": 2})))
+        long = "A name that is long, with noplacewhereitcouldbebrokenacrossthelinesofatelephone"
+        running = self.submit(long, spec.model_copy(update={"seed": 3}))
+        self.player.play(until=StepKind.RECOVER, batches=20)
+        self.submit("One image a class", spec.model_copy(update={"ipc": 1}))
+        return {"done": f"/jobs/{done}", "failed": f"/jobs/{failed}", "running": f"/jobs/{running}"}
 
     def job(self, job_id: str) -> Job:
         with self.services.database.read() as session:

@@ -1,0 +1,153 @@
+"""The other pages in a real browser: logging in, the form, and what holds for all: no violation, no overflow, no error."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app.pages.assets import MODULES
+from tests.pages.conftest import Opener, Visitor
+from tests.pages.site import Site
+
+pytestmark = pytest.mark.browser
+
+AXE = MODULES / "axe-core" / "axe.min.js"
+PAGES = ("/login", "/jobs", "/jobs?q=none", "/jobs/new", "/workers", "/docs", "running", "done", "failed", "/jobs/none")
+
+
+def test_a_one_time_link_logs_in_once(visit: Opener, site: Site) -> None:
+    path = site.login_path()
+    page = visit(path, logged_in=False)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    page.get_by_role("button", name=re.compile("Log out")).click()
+    expect(page.get_by_label("Token")).to_be_visible()
+
+
+def test_a_used_link_says_so(visit: Opener, visitor: Visitor, site: Site) -> None:
+    visitor.may_fail = True  # 401 is what is wanted
+    path = site.login_path()
+    visit(path, logged_in=False).get_by_role("button", name="Log in").click()
+    page = visit(path, logged_in=False)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_contain_text("used already")
+
+
+def test_the_demo_starts_with_one_click(visit: Opener, site: Site) -> None:
+    page = visit("/jobs")
+    page.get_by_role("button", name="Run the demo").click()
+    expect(page.get_by_role("heading", name="Demo: handwritten digits")).to_be_visible()
+
+
+def test_the_form_is_checked_while_one_types(visit: Opener, visitor: Visitor) -> None:
+    visitor.may_fail = True  # 422 is what is wanted
+    page = visit("/jobs/new")
+    ipc = page.get_by_label("Images per class (ipc)")
+    ipc.fill("9000")
+    expect(page.locator("#f-ipc-errors")).to_contain_text("5000")
+    expect(ipc).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#plan")).to_contain_text("There is no plan yet")
+    ipc.fill("1000")
+    expect(page.locator("#f-ipc-errors")).to_contain_text("training images")
+    ipc.fill("2")
+    expect(page.locator("#f-ipc-errors")).to_be_empty()
+    expect(page.locator("#plan")).to_contain_text("20 images")
+    assert ipc.get_attribute("aria-invalid") is None
+    assert page.evaluate("document.activeElement.name") == "/ipc"
+
+
+def test_a_double_click_makes_one_job(visit: Opener, site: Site) -> None:
+    page = visit("/jobs/new")
+    page.get_by_label("Name", exact=True).fill("Clicked twice")
+    page.get_by_role("button", name="Submit").last.dblclick()
+    expect(page.get_by_role("heading", name="Clicked twice")).to_be_visible()
+    page.goto("/jobs")
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
+def test_the_form_works_without_scripts(visit: Opener, visitor: Visitor, site: Site) -> None:
+    visitor.may_fail = True  # 422 is what is wanted
+    page = visit("/jobs/new", java_script_enabled=False)
+    path = page.locator('input[name="/dataset:folder/path"]')
+    expect(path).to_be_hidden()
+    page.get_by_label("Folder on the server").check()
+    expect(path).to_be_visible()
+    path.fill("/nowhere")
+    page.get_by_role("button", name="Submit").last.click()
+    expect(page.locator("#f-dataset-folder-path-errors")).to_contain_text("not under a folder")
+    expect(path).to_have_value("/nowhere")
+    page.get_by_label("Digits").check()
+    page.get_by_role("button", name="Submit").last.click()
+    expect(page.locator(".job-sentence")).to_contain_text("queued")
+
+
+def test_the_theme_is_chosen_and_remembered(visit: Opener) -> None:
+    page = visit("/jobs", color_scheme="light")
+    for _ in range(2):
+        page.locator("#theme").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_everything_is_reached_by_keyboard(visit: Opener, site: Site) -> None:
+    site.submit("By keyboard")
+    page = visit("/jobs")
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.locator("#q").focus()
+    page.keyboard.type("keyboard")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="By keyboard").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="By keyboard")).to_be_visible()
+
+
+@pytest.fixture
+def addresses(site: Site) -> dict[str, str]:
+    return site.populate()
+
+
+def settle(page: Page, name: str) -> None:
+    """Wait until scripts have drawn what they draw."""
+    if name in {"done", "failed", "running"}:
+        page.wait_for_selector("#job[data-ready]", state="attached")
+        page.wait_for_selector("#tiles .tile")
+    if name == "/docs":
+        page.wait_for_selector(".swagger-ui .opblock")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation_and_nothing_overflows_a_telephone(
+    visitor: Visitor, addresses: dict[str, str], scheme: str
+) -> None:
+    visitor.may_fail = True  # /jobs/none is 404 on purpose; the console is watched by the next test
+    page = visitor.open("/jobs", color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    page.context.add_init_script(path=Path(AXE))
+    found, wide = {}, {}
+    for name in PAGES:
+        page.set_viewport_size({"width": 1280, "height": 900})
+        page.goto(addresses.get(name, name))
+        settle(page, name)
+        page.evaluate("document.querySelectorAll('details').forEach((part) => (part.open = true))")
+        violations = page.evaluate("axe.run({exclude: ['.swagger-ui']})")["violations"]
+        if violations:
+            found[name] = [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in violations]
+        page.set_viewport_size({"width": 390, "height": 844})
+        over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        if over > 0:
+            wide[name] = over
+    assert not found
+    assert not wide
+
+
+def test_no_page_complains_or_asks_anybody_else(visitor: Visitor, addresses: dict[str, str]) -> None:
+    page = visitor.open("/jobs")
+    for name in PAGES[:-1]:
+        page.goto(addresses.get(name, name))
+        settle(page, name)
+    assert not visitor.wrong
