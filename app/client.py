@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from app.models import TERMINAL_JOB_STATES
 from app.planning import PlanOut
 from app.problems import Problem
+from app.trouble import ClientError, Damaged, Refused, Unreachable
 from app.views import ArtifactsOut, EventOut, EventPage, JobOut, JobPage, ResultsOut
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -25,30 +26,6 @@ PATIENCE_S = 60.0  # how long a server may be away before a stream or a request 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0
 PART_BYTES = 2**20
 BUSY = frozenset({502, 503, 504})
-
-
-class ClientError(Exception):
-    """Something to tell the user: a sentence and a hint."""
-
-    def __init__(self, sentence: str, hint: str = "") -> None:
-        super().__init__(sentence)
-        self.hint = hint
-
-
-class Unreachable(ClientError):
-    """There is no server at that address."""
-
-
-class Refused(ClientError):
-    """The server said no, and why."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.detail or problem.title, problem.hint)
-        self.problem = problem
-
-
-class Damaged(ClientError):
-    """What was downloaded is not what the server has."""
 
 
 class Patience:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import auth, services
+from app.errors import NotFound
 from app.models import Token, User
 from app.redis_server import write_private
 from app.settings import Settings
@@ -71,3 +72,17 @@ def tokens(session: Session) -> list[tuple[Token, User]]:
     query = select(Token, User).join(User, User.id == Token.user_id)
     rows = session.execute(query.where(Token.kind == "api", Token.revoked_at.is_(None)).order_by(Token.id.desc()))
     return [(row.Token, row.User) for row in rows]
+
+
+def owner_of(session: Session, token_id: str) -> User:
+    """Whose token it is. Raises NotFound."""
+    owner = session.scalar(select(User).join(Token, Token.user_id == User.id).where(Token.id == token_id))
+    if owner is None:
+        raise NotFound(f"There is no token {token_id}.", hint="`fadrm token list` names them.")
+    return owner
+
+
+def address(settings: Settings) -> str:
+    """Where this machine's server is, as far as is known."""
+    known = read_connection(settings.home)
+    return settings.public_url or (known.url if known else "http://127.0.0.1:8080")

@@ -17,6 +17,8 @@ from urllib.parse import quote
 
 import redis
 
+from app.trouble import CannotStart
+
 PROGRAMS = ("redis-server", "valkey-server")
 LONGEST_SOCKET_PATH = (
     100  # bytes; the system's limit is 108 with the final zero, and a little is left for temporary names
@@ -42,7 +44,7 @@ user {user} on #{password_sha256} ~* &* +@all -@admin -@dangerous +info +keys +c
 """
 
 
-class NoRedis(Exception):
+class NoRedis(CannotStart):
     """There is no Redis program on this machine, or it does not start."""
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from app.client import Client, ClientError
+from app.client import Client
 from app.views import EventOut, JobOut, ResultsOut
 from app.views.jobs import StageOut
 from app.views.results import RowOut
@@ -162,17 +162,3 @@ def _spread(row: RowOut) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
-
-
-def tell(console: Console, error: ClientError) -> None:
-    """An error as a sentence, its fields, and a hint."""
-    console.print(f"[bold red]✘[/] {error}", highlight=False, soft_wrap=True)
-    problem = getattr(error, "problem", None)
-    fields = [] if problem is None else problem.errors
-    for field_error in fields if len(fields) > 1 else []:
-        where = field_error.pointer or field_error.parameter
-        console.print(f"  {where}: {field_error.detail} {field_error.hint}".rstrip(), highlight=False, markup=False)
-    if len(fields) == 1 and fields[0].pointer:
-        console.print(f"  at {fields[0].pointer}", highlight=False, markup=False)
-    if error.hint:
-        console.print(f"  {error.hint}", highlight=False, markup=False)

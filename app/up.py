@@ -19,14 +19,12 @@ from app import machine, migrate, orphans, redis_server, services, sweeper
 from app.children import DEATHS, WINDOW_S, Child, own_command
 from app.redis_server import EmbeddedRedis
 from app.settings import Settings
+from app.trouble import CannotStart
 
 LOOK_S = 0.1
+CPU_WORKERS = 2  # two engines of half the threads each: small images gain nothing by threads (the demo: 122 s -> 48 s)
 API_START_S, API_STOP_S = 60.0, 8.0
 LOCAL = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
-
-
-class CannotStart(Exception):
-    """A sentence that says why, and what to do."""
 
 
 class Lock:
@@ -146,12 +144,9 @@ class Server:
         if self.settings.redis_url:
             self._say("redis", "the one that FADRM_REDIS_URL names")
             return self.settings.redis_url
-        try:
-            self.redis = redis_server.prepare(self.settings.home / "run")
-            self._add("redis", self.redis.command, {}).start()
-            self.redis.await_ready()
-        except redis_server.NoRedis as error:
-            raise CannotStart(str(error)) from error
+        self.redis = redis_server.prepare(self.settings.home / "run")
+        self._add("redis", self.redis.command, {}).start()
+        self.redis.await_ready()
         self._say("redis", f"embedded {self.redis.version} on {self.redis.socket}")
         return self.redis.url
 
@@ -195,10 +190,11 @@ def make_home(home: Path) -> None:
 
 
 def choose_devices(workers: int | None) -> list[machine.Device]:
-    """One worker a GPU, or one for the CPU; so many in turn when a number is given."""
-    found = machine.gpus() or [machine.cpu()]
-    count = len(found) if workers is None else workers
-    return [found[index % len(found)] for index in range(count)]
+    """One worker a GPU, or two that share the CPU's cores; so many in turn when a number is given."""
+    found = machine.gpus()
+    usual = len(found) or min(CPU_WORKERS, machine.cores())
+    shared = found or [machine.cpu()]
+    return [shared[index % len(shared)] for index in range(usual if workers is None else workers)]
 
 
 def check_host(settings: Settings, host: str) -> None:

@@ -1,0 +1,159 @@
+"""The commands that speak to a server: the one that FADRM_URL and FADRM_TOKEN name, or the one of this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.settings import Settings
+from app.trouble import ClientError, Refused, Unreachable
+
+if TYPE_CHECKING:
+    from app.client import Client
+    from app.views import JobOut
+
+FAILED = 1
+out = Console()
+err = Console(stderr=True)
+
+Preset = Annotated[str | None, typer.Option(help="Name of a preset, instead of a file.")]
+SpecFile = Annotated[Path | None, typer.Argument(help="The job's spec, YAML or JSON.", exists=True, dir_okay=False)]
+JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to a program."""
+    for name, command in COMMANDS.items():
+        app.command(name)(command)
+
+
+def submit(
+    file: SpecFile = None,
+    preset: Preset = None,
+    name: Annotated[str | None, typer.Option(help="For people.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show it until it has ended.")] = False,
+) -> None:
+    """Submit a job. Its id goes to stdout, the rest to stderr."""
+    body = _body(file, preset) | ({"name": name} if name else {})
+    with _client() as client:
+        job = client.submit(body)
+        out.print(job.id, highlight=False)
+        err.print(f"{job.name}: {client.url}{job.urls['web']}", highlight=False, soft_wrap=True)
+        if wait:
+            _watch(client, job)
+
+
+def plan(file: SpecFile = None, preset: Preset = None) -> None:
+    """Show what a job would do and cost. Nothing is stored."""
+    with _client() as client:
+        planned = client.plan(_body(file, preset))
+    table = Table("Step", "What", "State", title=planned.name, title_justify="left")
+    for step in planned.steps:
+        table.add_row(str(step.kind), step.title, "found in the store" if step.cached else "to do")
+    out.print(table)
+    out.print_json(planned.estimate.model_dump_json())
+    for warning in planned.warnings:
+        out.print(f"[yellow]![/] {warning}", highlight=False)
+
+
+def list_jobs(limit: Annotated[int, typer.Option(min=1, max=100)] = 20) -> None:
+    """List jobs, newest first."""
+    table = Table("Id", "Name", "State", "Now")
+    with _client() as client:
+        for job in client.jobs(limit=limit).data:
+            table.add_row(job.id, job.name, job.state, job.sentence)
+    out.print(table)
+
+
+def watch(job_id: JobId) -> None:
+    """Show a job until it has ended."""
+    with _client() as client:
+        _watch(client, client.job(job_id))
+
+
+def cancel(job_id: JobId) -> None:
+    """Cancel a job."""
+    with _client() as client:
+        out.print(client.cancel(job_id).sentence, highlight=False)
+
+
+def download(
+    job_id: JobId,
+    folder: Annotated[Path, typer.Option("--to", help="Where to put the files.", file_okay=False)] = Path(),
+    name: Annotated[list[str] | None, typer.Option(help="Only this file (may be given again).")] = None,
+) -> None:
+    """Download what a job made, going on where an earlier download broke off; the SHA-256 is checked."""
+    with _client() as client:
+        files = [file for file in client.artifacts(job_id).data if not name or file.name in name]
+        if not files:
+            raise ClientError(f"{job_id} has no such files.", "A job has files when it has succeeded.")
+        for file in files:
+            out.print(str(client.download(job_id, file.name, folder)), highlight=False, soft_wrap=True)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "submit": submit,
+    "plan": plan,
+    "list": list_jobs,
+    "watch": watch,
+    "cancel": cancel,
+    "download": download,
+}
+
+
+def tell(console: Console, error: ClientError) -> None:
+    """An error as a sentence, its fields, and a hint."""
+    console.print("[bold red]✘[/]", error, highlight=False, soft_wrap=True)
+    fields = error.problem.errors if isinstance(error, Refused) else []
+    for field in fields:
+        where = field.pointer or field.parameter
+        sentence = f" {field.detail} {field.hint}".rstrip() if len(fields) > 1 else ""
+        if where:
+            console.print(f"  at {where}{':' if sentence else ''}{sentence}", highlight=False, markup=False)
+    if error.hint:
+        console.print(f"  {error.hint}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _watch(client: Client, job: JobOut) -> None:
+    from app import terminal
+
+    ended = terminal.follow(client, job.id, out)
+    terminal.show_outcome(client, ended, out)
+    if ended.state != "succeeded":
+        raise typer.Exit(FAILED)
+
+
+def _body(file: Path | None, preset: str | None) -> dict[str, Any]:
+    """What is sent: a preset's name, or a file that holds a spec or a whole request."""
+    import yaml
+
+    if (file is None) == (preset is None):
+        raise typer.BadParameter("give either a file or --preset")
+    if file is None:
+        return {"preset": preset}
+    try:
+        value = json.loads(file.read_text()) if file.suffix == ".json" else yaml.safe_load(file.read_text())
+    except (ValueError, yaml.YAMLError) as error:
+        raise ClientError(f"{file} cannot be read: {error}", "It should be a spec as YAML or JSON.") from error
+    if not isinstance(value, dict):
+        raise ClientError(f"{file} holds no spec.", "It should be a mapping of fields to values.")
+    return value if {"spec", "preset"} & value.keys() else {"spec": value}
+
+
+def _client() -> Client:
+    from app import local
+    from app.client import Client
+
+    settings = Settings()
+    known = local.read_connection(settings.home.expanduser())
+    url = settings.url or (known.url if known else "")
+    token = settings.token.get_secret_value() or (known.token if known and url == known.url else "")
+    if not url:
+        raise Unreachable("There is no server to ask.", "Start one with `fadrm up`, or set FADRM_URL and FADRM_TOKEN.")
+    return Client(url, token)
