@@ -24,7 +24,6 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 SILENCE_S = 60.0  # a stream that sends not even a ping for so long is broken
 PATIENCE_S = 60.0  # how long a server may be away before a stream or a request gives up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0
-PART_BYTES = 2**20
 BUSY = frozenset({502, 503, 504})
 
 
@@ -144,14 +143,15 @@ class Client:
     def _fetch(self, path: str, part: Path, sha256: str, patience: Patience) -> bool:
         """Fetch what is missing; False when the connection broke off on the way."""
         have = part.stat().st_size if part.exists() else 0
-        headers = {"Range": f"bytes={have}-", "If-Range": f'"sha256-{sha256}"'} if have else {}
+        rest = {"Range": f"bytes={have}-", "If-Range": f'"sha256-{sha256}"'} if have else {}
+        headers = {"Accept-Encoding": "identity"} | rest
         try:
             with self._http.stream("GET", path, headers=headers) as response:
                 if response.status_code == 416:  # nothing is missing
                     return True
                 _raise_for(response)
                 with part.open("ab" if response.status_code == 206 else "wb") as file:
-                    for chunk in response.iter_bytes(PART_BYTES):
+                    for chunk in response.iter_bytes():
                         file.write(chunk)
                         patience.renew()
         except httpx.TransportError as error:

@@ -135,9 +135,8 @@ class Server:
             if time.monotonic() - began > limit_s:
                 break
             time.sleep(LOOK_S / 2)
-        for child in [*talkers, *self.children]:
-            child.ask_to_end()
-            child.end(time.monotonic() + (2.0 if child.name == "redis" and self._stops < 2 else 0.0))
+        for child in [*talkers, *self.children]:  # Redis last, and without ado: it keeps nothing
+            child.end(time.monotonic())
         (self.settings.home / "run" / redis_server.URL_FILE).unlink(missing_ok=True)
 
     def _start_redis(self) -> str:

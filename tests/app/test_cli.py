@@ -1,0 +1,166 @@
+"""The command line against a served app, and on the files of this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app import cli, local, up
+from app.main import create_app, server
+from app.redis_server import write_private
+from app.settings import Settings
+from tests.app.world import Person, World, chain, spec_body
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """`run("list")` -> exit code, stdout, stderr of `fadrm list`."""
+    monkeypatch.setenv("FADRM_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["fadrm", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capfd.readouterr()
+        return (ended.value.code or 0, told.out, told.err)  # type: ignore[return-value]
+
+    return run
+
+
+@pytest.fixture
+def served(world: World, owner: Person, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The app on a port of this machine; the environment says where."""
+    port = up.free_port("127.0.0.1", 0)
+    running = server(create_app(world.services), host="127.0.0.1", port=port)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+    monkeypatch.setenv("FADRM_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("FADRM_TOKEN", owner.token)
+    yield world
+    running.should_exit = True
+    thread.join(10)
+
+
+def test_help_names_every_command() -> None:
+    told = CliRunner().invoke(cli.app, ["--help"]).output
+    words = "up, serve, worker, migrate, login, token, submit, plan, list, watch, cancel, download, doctor"
+    for name in words.split(", "):
+        assert f" {name} " in told
+
+
+def test_a_job_from_submission_to_download(served: World, run: Run, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(json.dumps(spec_body()))
+    code, told, _ = run("plan", str(spec))
+    assert code == 0 and "prepare" in told
+    code, job_id, told = run("submit", str(spec), "--name", "from a file")
+    job_id = job_id.strip()
+    assert code == 0 and job_id.startswith("job_") and "from a file" in told
+    served.work()
+    code, told, _ = run("watch", job_id)
+    assert code == 0
+    assert "Random real images" in told and "90.0" in told and "97.5 %" in told
+    code, told, _ = run("list")
+    assert code == 0 and job_id in told and "succeeded" in told
+    code, told, _ = run("download", job_id, "--to", str(tmp_path / "got"))
+    assert code == 0 and (tmp_path / "got" / "card.md").read_text() == "# A card\n"
+
+
+def test_a_preset_is_submitted_and_cancelled(served: World, run: Run) -> None:
+    code, job_id, _ = run("submit", "--preset", "demo")
+    code, told, _ = run("cancel", job_id.strip())
+    assert code == 0 and "Cancelled" in told
+    code, _, told = run("cancel", job_id.strip() + "x")
+    assert code == cli.REFUSED and "There is no job" in told
+
+
+def test_waiting_for_a_job_that_fails_is_an_exit_code(served: World, run: Run, owner: Person) -> None:
+    job = served.submit(owner, chain("f"))
+    lease = served.claim()
+    assert lease is not None
+    served.fail(lease, "The loss is not finite.")
+    code, told, _ = run("watch", job.id)
+    assert code == cli.FAILED and "The loss is not finite." in told and "Lower it." in told
+
+
+def test_a_wrong_spec_is_told_field_by_field(served: World, run: Run, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(spec_body(ipc=-1, wrong=1)))
+    code, _, told = run("submit", str(spec))
+    assert code == cli.REFUSED
+    assert "/spec/ipc" in told and "/spec/wrong" in told
+    spec.write_text("[1, 2")
+    assert run("submit", str(spec))[0] == cli.REFUSED
+    assert run("submit")[0] == 2
+
+
+def test_without_a_server_the_remedy_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _, told = run("list")
+    assert code == cli.NO_ANSWER and "fadrm up" in told
+    monkeypatch.setenv("FADRM_URL", f"http://127.0.0.1:{up.free_port('127.0.0.1', 0)}")
+    code, _, told = run("list")
+    assert code == cli.NO_ANSWER and "no answer" in told
+
+
+def test_commands_find_the_server_of_this_machine(
+    served: World, run: Run, owner: Person, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = Settings().url
+    monkeypatch.delenv("FADRM_URL")
+    monkeypatch.delenv("FADRM_TOKEN")
+    connection = local.Connection(url=url, token=owner.token)
+    write_private(tmp_path / local.CONNECTION_FILE, connection.model_dump_json())
+    assert run("list")[0] == 0
+    assert (tmp_path / local.CONNECTION_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_tokens_are_made_listed_and_revoked(world: World, run: Run) -> None:
+    code, token, _ = run("token", "create", "laptop", "--user", "mei")
+    assert code == 0 and token.startswith("fadrm_")
+    _, told, _ = run("token", "list")
+    assert "laptop" in told and "mei" in told
+    token_id = next(word for word in told.split() if word.startswith("tok_"))
+    assert run("token", "revoke", token_id)[0] == 0
+    assert "laptop" not in run("token", "list")[1]
+    assert run("token", "revoke", token_id)[0] == cli.REFUSED
+    assert run("token", "create", "x", "--user", "new", "--role", "king")[0] == 2
+
+
+def test_a_login_link_is_printed(world: World, run: Run) -> None:
+    code, told, _ = run("login")
+    assert code == 0 and told.startswith("http://127.0.0.1:8080/login?token=fadrm_")
+
+
+def test_migrating_makes_the_database(run: Run, tmp_path: Path) -> None:
+    code, _, _ = run("migrate", "--home", str(tmp_path / "new"))
+    assert code == 0 and (tmp_path / "new" / "fadrm.db").exists()
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_doctor_names_what_is_there(world: World, run: Run) -> None:
+    code, told, _ = run("doctor")
+    assert code == 0, told
+    for name in ("python", "torch", "devices", "redis", "database", "disk"):
+        assert name in told
+
+
+def test_a_worker_without_redis_is_told_what_to_do(run: Run) -> None:
+    code, _, told = run("worker")
+    assert code == cli.FAILED and "fadrm up" in told
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_other_machines_are_let_in_only_by_name(run: Run, command: str) -> None:
+    code, _, told = run(command, "--host", "0.0.0.0")
+    assert code == cli.FAILED and "FADRM_HOSTS" in told and "TLS" in told

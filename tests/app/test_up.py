@@ -1,0 +1,238 @@
+"""`fadrm up` as a user starts it: real processes, which are killed, counted, and gone at the end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app import local, machine, redis_server, up
+from app.settings import Settings
+from app.trouble import CannotStart
+
+pytestmark = pytest.mark.redis
+ROOT = Path(__file__).parents[2]
+
+
+class Running:
+    """One `fadrm up` and everything that it printed."""
+
+    def __init__(self, home: Path, *words: str, **environment: str) -> None:
+        self.home = home
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("FADRM_")}
+        command = [sys.executable, "-m", "app.cli", "up", "--home", str(home), *words]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=clean | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as stream:
+            self.lines.extend(iter(stream.readline, ""))
+
+    @property
+    def told(self) -> str:
+        return "".join(self.lines)
+
+    def until(self, condition: Callable[[], object], timeout_s: float = 40.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, self.told
+            assert self.process.poll() is None or condition(), self.told
+            time.sleep(0.05)
+
+    def until_serving(self) -> str:
+        """Wait until the login link is printed; returns the server's address."""
+        self.until(lambda: "/login?token=" in self.told)
+        found = re.search(r"(http://127\.0\.0\.1:\d+)/login", self.told)
+        assert found is not None
+        return found[1]
+
+    def pids(self) -> dict[str, int]:
+        """Name -> pid of the children, by what they run."""
+        found: dict[str, int] = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit() and (words := _command(folder)) and _parent(folder) == self.process.pid:
+                kind = next((kind for kind in ("redis", "serve", "worker.tasks") if kind in words), "?")
+                found[f"{kind}-{sum(kind in name for name in found)}"] = int(folder.name)
+        return found
+
+    def end(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 20.0) -> int:
+        self.process.send_signal(number)
+        code = self.process.wait(timeout_s)
+        self._reader.join()
+        return code
+
+
+def _command(folder: Path) -> str:
+    try:
+        return (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def _parent(folder: Path) -> int:
+    try:
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _living(pids: dict[str, int]) -> list[str]:
+    return [name for name, pid in pids.items() if machine.started(pid) is not None]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    running: list[Running] = []
+
+    def start(*words: str, home: Path = tmp_path / "home", **environment: str) -> Running:
+        running.append(Running(home, *words, **environment))
+        return running[-1]
+
+    yield start
+    for one in running:
+        if one.process.poll() is None:
+            one.end(signal.SIGKILL)
+        one._reader.join()
+
+
+@pytest.fixture(scope="module")
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_everything_comes_up_stays_up_and_leaves(start: Callable[..., Running], taken_port: int) -> None:
+    running = start("--port", str(taken_port), "--workers", "1")
+    url = running.until_serving()
+    home = running.home
+    assert f"Port {taken_port} is taken" in running.told
+    for what in ("data", "redis", "worker", "api"):
+        assert f"✔ {what}" in running.told
+    for path in (home, home / "run"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    for path in (home / "cli.json", home / "secret", home / "run" / "redis.conf", home / "run" / "redis.url"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    second = start()
+    assert second.process.wait(30) == 1
+    second._reader.join()
+    assert "running on" in second.told and str(running.process.pid) in second.told
+
+    connection = local.read_connection(home)
+    assert connection is not None and connection.url == url
+    ready = httpx.get(f"{url}/readyz", trust_env=False)
+    running.until(lambda: httpx.get(f"{url}/readyz", trust_env=False).status_code == 200)
+    assert set(ready.json()["checks"]) >= {"database", "redis", "workers"}
+
+    before = running.pids()
+    assert sorted(before) == ["redis-0", "serve-0", "worker.tasks-0"]
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    running.until(lambda: len(running.pids()) == 3 and not set(running.pids().values()) & set(before.values()))
+    running.until(lambda: _is_ready(url))
+    after = running.pids()
+    assert running.told.count("starting it again") == 3
+
+    began = time.monotonic()
+    assert running.end(signal.SIGINT) == 0
+    assert time.monotonic() - began < 10
+    assert _living(before | after) == []
+    assert not (home / "run" / "redis.url").exists()
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_when_it_is_killed_nothing_of_it_stays(start: Callable[..., Running]) -> None:
+    running = start("--workers", "1")
+    running.until_serving()
+    children = running.pids()
+    assert len(children) == 3
+    running.end(signal.SIGKILL)
+    deadline = time.monotonic() + 3
+    while _living(children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _living(children) == []
+    again = start("--workers", "1")  # the lock went with it
+    token = local.read_connection(running.home)
+    again.until_serving()
+    assert local.read_connection(running.home) is not None and token is not None
+    assert again.end() == 0
+
+
+def test_a_process_that_does_not_stay_up_ends_all_loudly(start: Callable[..., Running], tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "secret").mkdir()  # the API cannot read it
+    running = start("--workers", "1")
+    assert running.process.wait(90) == 1
+    running._reader.join()
+    assert "ended 5 times" in running.told and "IsADirectoryError" in running.told
+
+
+def test_other_names_are_asked_for_before_others_are_let_in(tmp_path: Path) -> None:
+    with pytest.raises(CannotStart, match="FADRM_HOSTS"):
+        up.check_host(Settings(home=tmp_path), "0.0.0.0")
+    up.check_host(Settings(home=tmp_path, hosts=("127.0.0.1", "gpu-box.lab")), "0.0.0.0")
+    up.check_host(Settings(home=tmp_path), "127.0.0.1")
+
+
+def test_workers_are_spread_over_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = [machine.Device(id=f"cuda:{index}", name="H200") for index in range(2)]
+    monkeypatch.setattr(machine, "gpus", lambda: two)
+    assert [device.id for device in up.choose_devices(None)] == ["cuda:0", "cuda:1"]
+    assert [device.id for device in up.choose_devices(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    monkeypatch.setattr(machine, "gpus", list)
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    assert [device.id for device in up.choose_devices(None)] == ["cpu"]
+
+
+def test_gpus_are_read_from_the_drivers_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '0, NVIDIA H200, 143156'\necho '1, NVIDIA H200 MIG 1g, [N/A]'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    first, second = machine.gpus()
+    assert str(first) == "cuda:0 NVIDIA H200 (140 GiB free)"
+    assert second.id == "cuda:1" and second.free_bytes is None
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert machine.gpus() == []
+
+
+def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 60) / ("y" * 60)
+    deep.mkdir(parents=True)
+    embedded = redis_server.prepare(deep / "run")
+    assert len(bytes(embedded.socket)) <= redis_server.LONGEST_SOCKET_PATH
+    assert stat.S_IMODE(embedded.socket.parent.stat().st_mode) == 0o700
+    assert embedded.password not in embedded.configuration.read_text()
+    embedded.socket.parent.rmdir()
+
+
+def test_without_a_redis_the_remedies_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(redis_server.NoRedis, match=r"redis-server.*FADRM_REDIS_URL"):
+        redis_server.find_program()
