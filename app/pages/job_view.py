@@ -47,6 +47,7 @@ def whole(session: Session, store: Store, job: Job, base_url: str) -> dict[str, 
     return live_parts(session, store, job, base_url) | {
         "curves": _curves(session, job),
         "log": log_tail(session, job, LOG_LINES),
+        "spec": job.spec,
         "spec_yaml": yaml.safe_dump(job.spec, sort_keys=False, allow_unicode=True),
         "curl": curl(job, base_url),
         **_sheets(session, job),

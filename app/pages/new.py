@@ -140,6 +140,7 @@ def _page(request: Request, services: Services, draft: Draft, error: Unprocessab
         form=forms.build(draft.spec, [report for report in errors if report.pointer != "/name"]),
         name_errors=[report for report in errors if report.pointer == "/name"],
         refusal=error,
+        request_method=request.method,
         plan=plan,
         basic=BASIC,
         presets=list(PRESETS.values()),

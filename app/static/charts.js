@@ -5,7 +5,7 @@ const { default: UPlot } = await import(byId("uplot").href);
 
 const FONT = "11px Liberation Sans, Arial, sans-serif";
 const TABLE_ROWS = 200;
-const HEIGHT = 240; // px
+const HEIGHT = 198; // px
 
 /** A chart of named curves. A curve: {name, title, colour: custom property, dash, scale: "y" | "pct"}. */
 export class Chart {
@@ -17,10 +17,11 @@ export class Chart {
   #cursor = null;
   #redraw = eachFrame(() => this.#draw());
 
-  constructor(id, { x, log = false, shiftX = 0 }) {
+  constructor(id, { x, log = false, shiftX = 0, upTo = null }) {
     this.root = byId(id);
     this.x = x;
     this.shiftX = shiftX;
+    this.upTo = upTo; // where x ends, when it is known: then curves grow into a frame that stays
     this.log = log;
     this.asTable = false;
     this.#find();
@@ -136,7 +137,7 @@ export class Chart {
       legend: { show: false },
       cursor: { drag: { x: true, y: false, uni: 10 }, points: { size: 6 } },
       padding: [this.#curves.some((curve) => curve.marked) ? 18 : 8, 10, 0, 0],
-      scales: { x: { time: false }, y: { distr: this.log ? 3 : 1 }, pct: { range: (plot, least, most) => rangeOfPercent(least, most, this.#levels.map((level) => level.value)) } },
+      scales: { x: { time: false, range: (plot, least, most) => (this.upTo ? [0, Math.max(this.upTo, most)] : [least, most]) }, y: { distr: this.log ? 3 : 1 }, pct: { range: (plot, least, most) => rangeOfPercent(least, most, this.#levels.map((level) => level.value)) } },
       axes: [
         { ...axis, size: 30, space: 70 },
         ...scales.map((scale, place) => ({

@@ -30,16 +30,16 @@ function chooser(select, action) {
 }
 
 export class Curves {
-  constructor(base) {
+  constructor(base, { iterations, teacherEpochs, epochs }) {
     this.base = base;
     this.steps = new Map(); // key -> {kind, title, series: Map name -> points, marks: Map}
     this.runs = new Map(); // key of an evaluate step -> {subject, student, labels}
     this.students = [];
     this.shard = null;
     this.student = null;
-    this.recover = new Chart("chart-recover", { x: "iteration", log: true });
-    this.teacher = new Chart("chart-teacher", { x: "epoch", shiftX: 1 });
-    this.accuracy = new Chart("chart-students", { x: "epoch", shiftX: 1 });
+    this.recover = new Chart("chart-recover", { x: "iteration", log: true, upTo: iterations });
+    this.teacher = new Chart("chart-teacher", { x: "epoch", shiftX: 1, upTo: teacherEpochs });
+    this.accuracy = new Chart("chart-students", { x: "epoch", shiftX: 1, upTo: epochs });
     this.shards = chooser(byId("chart-recover-of"), (key) => this.#chooseShard(key));
     this.whose = chooser(byId("chart-students-of"), (student) => this.#chooseStudent(student));
     this.recover.show(RECOVER);

@@ -10,7 +10,11 @@ const base = root.dataset.base;
 const isOver = ["succeeded", "failed", "cancelled"].includes(root.dataset.state);
 const LOGGED = ["job", "step", "cancel", "started", "injection", "checkpoint", "log"];
 
-const curves = new Curves(base);
+const curves = new Curves(base, {
+  iterations: Number(root.dataset.iterations),
+  teacherEpochs: Number(root.dataset.teacherEpochs),
+  epochs: Number(root.dataset.epochs),
+});
 const images = new Images(base, isOver);
 const log = new Log(base);
 

@@ -5,7 +5,7 @@ import { getJson } from "./dom.js";
 const KINDS = ["job", "step", "started", "metrics", "progress", "injection", "preview", "log", "checkpoint", "cancel"];
 const ENDS = new Set(["succeeded", "failed", "cancelled"]);
 const OPEN_WITHIN = 5000; // ms; a proxy that buffers never opens
-const ERRORS_BEFORE_POLLING = 3;
+const ERRORS_BEFORE_POLLING = 2;
 const POLL_EVERY = 3000; // ms
 const POLLS_BEFORE_STREAM = 10;
 const QUIET_AFTER = 30; // s

@@ -17,11 +17,10 @@ function take(fresh) {
     if (wrong) control?.setAttribute("aria-invalid", "true");
     else control?.removeAttribute("aria-invalid");
   }
-  for (const id of ["plan", "refusal"]) {
-    const open = byId(id).querySelector("details[open]")?.id;
-    byId(id).replaceChildren(...fresh.getElementById(id).childNodes);
-    if (open) byId(open)?.setAttribute("open", "");
-  }
+  const open = byId("plan").querySelector("details[open]")?.id;
+  byId("plan").replaceChildren(...fresh.getElementById("plan").childNodes);
+  if (open) byId(open)?.setAttribute("open", "");
+  if (!fresh.getElementById("no-plan")) byId("refusal").replaceChildren(); // it goes by itself, and comes only by submitting
   const count = form.querySelectorAll('[aria-invalid="true"]').length;
   say(count ? `${count} ${count === 1 ? "field is" : "fields are"} wrong.` : "The plan is ready.");
 }

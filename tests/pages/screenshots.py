@@ -31,7 +31,7 @@ def see_source(page: Page) -> None:
 
 def type_nonsense(page: Page) -> None:
     page.locator('[name="/ipc"]').fill("1000")
-    page.wait_for_selector("#refusal-notice")
+    page.wait_for_selector("#no-plan")
     open_details(page)
 
 

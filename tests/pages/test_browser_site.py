@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from app.pages.assets import MODULES
 from tests.pages.conftest import Opener, Visitor
-from tests.pages.site import Site
+from tests.pages.site import Port, Site
 
 pytestmark = pytest.mark.browser
 
 AXE = MODULES / "axe-core" / "axe.min.js"
-PAGES = ("/login", "/jobs", "/jobs?q=none", "/jobs/new", "/workers", "/docs", "running", "done", "failed", "/jobs/none")
+SCHEMES: tuple[tuple[Literal["light", "dark"], str], ...] = (
+    ("light", ""),
+    ("dark", ", runOnly: ['color-contrast']"),  # only colours differ
+)
+MISSING = "/jobs/none"
+PAGES = ("/login", "/jobs", "/jobs?q=none", "/jobs/new", "/workers", "/docs", "running", "done", "failed", MISSING)
 
 
 def test_a_one_time_link_logs_in_once(visit: Opener, site: Site) -> None:
@@ -107,11 +114,6 @@ def test_everything_is_reached_by_keyboard(visit: Opener, site: Site) -> None:
     expect(page.get_by_role("heading", name="By keyboard")).to_be_visible()
 
 
-@pytest.fixture
-def addresses(site: Site) -> dict[str, str]:
-    return site.populate()
-
-
 def settle(page: Page, name: str) -> None:
     """Wait until scripts have drawn what they draw."""
     if name in {"done", "failed", "running"}:
@@ -121,33 +123,58 @@ def settle(page: Page, name: str) -> None:
         page.wait_for_selector(".swagger-ui .opblock")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_violation_and_nothing_overflows_a_telephone(
-    visitor: Visitor, addresses: dict[str, str], scheme: str
-) -> None:
-    visitor.may_fail = True  # /jobs/none is 404 on purpose; the console is watched by the next test
-    page = visitor.open("/jobs", color_scheme=scheme, viewport={"width": 1280, "height": 900})
-    page.context.add_init_script(path=Path(AXE))
-    found, wide = {}, {}
-    for name in PAGES:
+@dataclass(slots=True)
+class Tour:
+    """What one walk through all pages found."""
+
+    violations: dict[str, Any] = field(default_factory=dict)  # of accessibility, by page and scheme
+    overflows: dict[str, int] = field(default_factory=dict)  # px beyond the edge of a telephone
+    complaints: list[str] = field(default_factory=list)  # of the console, and requests that left
+
+    def stop_at(self, page: Page, name: str, address: str) -> None:
         page.set_viewport_size({"width": 1280, "height": 900})
-        page.goto(addresses.get(name, name))
+        page.goto(address)
         settle(page, name)
         page.evaluate("document.querySelectorAll('details').forEach((part) => (part.open = true))")
-        violations = page.evaluate("axe.run({exclude: ['.swagger-ui']})")["violations"]
-        if violations:
-            found[name] = [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in violations]
+        for scheme, rules in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
+            for one in page.evaluate(f"axe.run({{exclude: ['.swagger-ui']}}, {{resultTypes: ['violations']{rules}}})")[
+                "violations"
+            ]:
+                self.violations[f"{name} {scheme} {one['id']}"] = [node["html"] for node in one["nodes"]][:3]
         page.set_viewport_size({"width": 390, "height": 844})
         over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         if over > 0:
-            wide[name] = over
-    assert not found
-    assert not wide
+            self.overflows[name] = over
 
 
-def test_no_page_complains_or_asks_anybody_else(visitor: Visitor, addresses: dict[str, str]) -> None:
+@pytest.fixture(scope="module")
+def tour(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
+    """One site, one walk: it takes the time of several tests."""
+    site, found = Site(tmp_path_factory.mktemp("tour")), Tour()
+    port = Port(site)
+    port.up()
+    visitor = Visitor(browser, port)
+    addresses = site.populate()
     page = visitor.open("/jobs")
-    for name in PAGES[:-1]:
-        page.goto(addresses.get(name, name))
-        settle(page, name)
-    assert not visitor.wrong
+    page.context.add_init_script(path=AXE)
+    for name in PAGES:
+        visitor.may_fail = name == MISSING
+        found.stop_at(page, name, addresses.get(name, name))
+    found.complaints = visitor.wrong
+    yield found
+    page.context.close()
+    port.down()
+    site.close()
+
+
+def test_axe_finds_no_violation_on_any_page_in_light_and_dark(tour: Tour) -> None:
+    assert not tour.violations
+
+
+def test_no_page_is_wider_than_a_telephone(tour: Tour) -> None:
+    assert not tour.overflows
+
+
+def test_no_page_complains_or_asks_anybody_else(tour: Tour) -> None:
+    assert not tour.complaints
