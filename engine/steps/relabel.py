@@ -96,9 +96,11 @@ class _Labelling:
         )
         for name, values in plan.tensors().items():
             self.arrays[name][self.epoch] = values
-        for rows, images in rendered_batches(self.images, plan, statistics=statistics, device=self.device):
-            logits = soft_labels(self.teachers, images, statistics=labels.statistics, precision=self.precision)
-            self.arrays["logits"][self.epoch, rows] = logits.half().cpu()
+        logits = [
+            soft_labels(self.teachers, images, statistics=labels.statistics, precision=self.precision).half()
+            for _, images in rendered_batches(self.images, plan, statistics=statistics, device=self.device)
+        ]
+        self.arrays["logits"][self.epoch] = torch.cat(logits).cpu()  # at once: a GPU is waited for once an epoch
         self.epoch += 1
 
     def state(self) -> State:

@@ -71,7 +71,7 @@ def test_what_the_data_set_cannot_give_is_said_with_the_remedy(
 
 @pytest.mark.slow
 def test_a_job_that_is_stopped_goes_on_when_it_is_started_again(tmp_path: Path) -> None:
-    longer = SPEC.method.model_copy(update={"budgets": (300, 300)})
+    longer = SPEC.method.model_copy(update={"budgets": (100, 100)})
     spec = _written(tmp_path, SPEC.model_copy(update={"method": longer}))
     words = [
         sys.executable,
@@ -105,7 +105,8 @@ def test_a_job_that_is_stopped_goes_on_when_it_is_started_again(tmp_path: Path) 
 
 
 def test_planning_does_without_torch(tmp_path: Path) -> None:
-    program = f"import sys; sys.modules['torch'] = None; from engine.__main__ import main; main(['plan', {str(_written(tmp_path, SPEC))!r}])"
+    spec = str(_written(tmp_path, SPEC))
+    program = f"import sys; sys.modules['torch'] = None; from engine.__main__ import main; main(['plan', {spec!r}])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["steps"]
