@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 from fastapi import APIRouter, Response
@@ -121,4 +121,4 @@ def redis_address(url: str) -> str:
     if parts.scheme != "redis+socket":
         return url
     database = parse_qs(parts.query).get("virtual_host", ["0"])[0].strip("/")
-    return urlunsplit(("unix", parts.netloc, parts.path, f"db={database or 0}", ""))
+    return f"unix://{parts.netloc}{parts.path}?db={database or 0}"

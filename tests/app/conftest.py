@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -38,9 +39,9 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A database of this test process's own, made by the migrations, and dropped at the end."""
+@contextmanager
+def new_postgres() -> Iterator[str]:
+    """An empty PostgreSQL database, dropped at the end. Skips where there is no server."""
     admin = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
     name = f"fadrm_app_{uuid4().hex[:12]}"
     try:
@@ -48,12 +49,27 @@ def postgres_url() -> Iterator[str]:
             connection.execute(text(f"CREATE DATABASE {name}"))
     except OperationalError as error:
         pytest.skip(f"no PostgreSQL here: {error}")
-    url = make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
-    migrate.upgrade(url)
-    yield url
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+    try:
+        yield make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A database of this test process's own, made by the migrations."""
+    with new_postgres() as url:
+        migrate.upgrade(url)
+        yield url
+
+
+@pytest.fixture
+def empty_postgres_url() -> Iterator[str]:
+    """A database of one test's own, in which nothing is."""
+    with new_postgres() as url:
+        yield url
 
 
 @pytest.fixture

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from rich.console import Console
 
 from app import local, machine, redis_server, up
+from app.children import Child
 from app.settings import Settings
 from app.trouble import CannotStart
 
@@ -71,6 +73,12 @@ class Running:
                 found[f"{kind}-{sum(kind in name for name in found)}"] = int(folder.name)
         return found
 
+    def until_gone(self, pids: dict[str, int]) -> None:
+        deadline = time.monotonic() + 5
+        while _living(pids):
+            assert time.monotonic() < deadline, _living(pids)
+            time.sleep(0.05)
+
     def end(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 20.0) -> int:
         self.process.send_signal(number)
         code = self.process.wait(timeout_s)
@@ -119,7 +127,7 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def test_everything_comes_up_stays_up_and_leaves(start: Callable[..., Running], taken_port: int) -> None:
+def test_everything_comes_up_stays_up_and_leaves_nothing_behind(start: Callable[..., Running], taken_port: int) -> None:
     running = start("--port", str(taken_port), "--workers", "1")
     url = running.until_serving()
     home = running.home
@@ -151,10 +159,18 @@ def test_everything_comes_up_stays_up_and_leaves(start: Callable[..., Running], 
     after = running.pids()
     assert running.told.count("starting it again") == 3
 
+    running.end(signal.SIGKILL)
+    running.until_gone(before | after)
+
+    again = start("--workers", "1")  # the lock went with it
+    again.until_serving()
+    renewed = local.read_connection(home)
+    assert renewed is not None and renewed.token == connection.token
+    children = again.pids()
     began = time.monotonic()
-    assert running.end(signal.SIGINT) == 0
+    assert again.end(signal.SIGINT) == 0
     assert time.monotonic() - began < 10
-    assert _living(before | after) == []
+    again.until_gone(children)
     assert not (home / "run" / "redis.url").exists()
 
 
@@ -165,31 +181,16 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def test_when_it_is_killed_nothing_of_it_stays(start: Callable[..., Running]) -> None:
-    running = start("--workers", "1")
-    running.until_serving()
-    children = running.pids()
-    assert len(children) == 3
-    running.end(signal.SIGKILL)
-    deadline = time.monotonic() + 3
-    while _living(children) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert _living(children) == []
-    again = start("--workers", "1")  # the lock went with it
-    token = local.read_connection(running.home)
-    again.until_serving()
-    assert local.read_connection(running.home) is not None and token is not None
-    assert again.end() == 0
-
-
-def test_a_process_that_does_not_stay_up_ends_all_loudly(start: Callable[..., Running], tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "secret").mkdir()  # the API cannot read it
-    running = start("--workers", "1")
-    assert running.process.wait(90) == 1
-    running._reader.join()
-    assert "ended 5 times" in running.told and "IsADirectoryError" in running.told
+def test_a_process_that_does_not_stay_up_ends_all_loudly(tmp_path: Path) -> None:
+    words = ["sh", "-c", "echo no such thing >&2; exit 7"]
+    child = Child(name="api", command=words, environment=os.environ, log=tmp_path / "api.log")
+    server = up.Server(
+        settings=Settings(home=tmp_path, grace_s=1), host="127.0.0.1", port=1, devices=[], console=Console(quiet=True)
+    )
+    server.children.append(child)
+    with pytest.raises(CannotStart, match=r"ended 5 times within 60 s(.|\n)*no such thing"):
+        server.keep_alive()
+    server.end()
 
 
 def test_other_names_are_asked_for_before_others_are_let_in(tmp_path: Path) -> None:
