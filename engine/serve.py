@@ -9,10 +9,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
+import torch
+
 from engine import device as devices
+from engine.data import real_data
 from engine.errors import Drained, EngineError
 from engine.events import Event, Failed
-from engine.launch import EXIT_DRAINED, Request
+from engine.launch import EXIT_DRAINED, Request, usual_threads
+from engine.plan import Step
 from engine.run import perform
 from engine.store import Store
 
@@ -44,8 +48,8 @@ def serve(*, parent: int | None = None, threads: int | None = None) -> int:
     """Answer requests until stdin ends; returns the exit code. What is not the user's mistake ends the process."""
     if parent is not None:
         end_with(parent)
-    told = private_stdout()
-    drain = Drain()
+    told, drain = private_stdout(), Drain()
+    threads = threads or torch.get_num_threads()
     drain.listen()
     while not drain.is_set():
         drain.waiting = True
@@ -62,23 +66,30 @@ def serve(*, parent: int | None = None, threads: int | None = None) -> int:
     return EXIT_DRAINED
 
 
-def answer(request: Request, drain: Drain, *, threads: int | None = None) -> Iterator[Event]:
+def answer(request: Request, drain: Drain, *, threads: int) -> Iterator[Event]:
     """The events of one step. Raises Drained."""
     try:
         device = devices.pick(request.device)
     except EngineError as error:
         yield Failed(error=error.report)
         return
-    devices.configure(device, threads=threads)
+    store = Store(request.store)
+    devices.configure(device, threads=_threads(request.step, store, threads))
     yield from perform(
         request.step,
-        Store(request.store),
+        store,
         out=request.out,
         attempt=request.attempt,
         device=device,
         stop=drain.is_set,
         checkpoint_s=request.checkpoint_s,
     )
+
+
+def _threads(step: Step, store: Store, threads: int) -> int:
+    """As many as were given, or one where the images are tiny."""
+    data = step.needs.get("data")
+    return usual_threads(real_data(store.step(data)).resolution) or threads if data else threads
 
 
 def tell(events: Iterable[Event], stream: TextIO) -> None:
