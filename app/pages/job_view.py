@@ -19,12 +19,17 @@ from app.pages.scorecard import card
 from app.views.curves import CurvesOut
 from app.views.history import LOG_KINDS, LogLine, log_line
 from app.views.results import ArtifactOut
+from engine.plan import StepKind
 from engine.store import Store
 
 LOG_LINES = 300
 LAST_WORDS = 20
 CURVE_NAMES = {
-    "recover": {"recover.loss": "Total", "recover.loss_ce": "Cross-entropy", "recover.loss_bn": "Batch norm"},
+    "recover": {
+        "recover.loss": "Total",
+        "recover.loss_ce": "Cross-entropy",
+        "recover.loss_bn": "Batch norm, unweighted",
+    },
     "teach": {"teach.loss": "Training loss", "teach.top1": "Accuracy on the test set, %"},
     "evaluate": {"evaluate.top1": "Accuracy, %"},
 }
@@ -83,7 +88,7 @@ def log_tail(session: Session, job: Job, count: int) -> list[LogLine]:
 
 def _sheets(session: Session, job: Job) -> dict[str, Any]:
     """The newest contact sheet, and those before it."""
-    steps = views.previews(session, job).data
+    steps = sorted(views.previews(session, job).data, key=lambda step: step.kind != StepKind.RECOVER)
     found = steps[0].previews if steps else []
     return {"sheet": found[-1] if found else None, "sheets": found[:-1]}
 

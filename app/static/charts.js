@@ -5,6 +5,7 @@ const { default: UPlot } = await import(byId("uplot").href);
 
 const FONT = "11px Liberation Sans, Arial, sans-serif";
 const TABLE_ROWS = 200;
+const WHOLE = [1, 2, 5].flatMap((first) => [1, 10, 100, 1e3, 1e4, 1e5].map((power) => first * power)).sort((a, b) => a - b);
 const HEIGHT = 198; // px
 
 /** A chart of named curves. A curve: {name, title, colour: custom property, dash, scale: "y" | "pct"}. */
@@ -139,7 +140,7 @@ export class Chart {
       padding: [this.#curves.some((curve) => curve.marked) ? 18 : 8, 10, 0, 0],
       scales: { x: { time: false, range: (plot, least, most) => (this.upTo ? [0, Math.max(this.upTo, most)] : [least, most]) }, y: { distr: this.log ? 3 : 1 }, pct: { range: (plot, least, most) => rangeOfPercent(least, most, this.#levels.map((level) => level.value)) } },
       axes: [
-        { ...axis, size: 30, space: 70 },
+        { ...axis, size: 30, space: 70, incrs: WHOLE },
         ...scales.map((scale, place) => ({
           ...axis,
           scale,

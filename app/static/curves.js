@@ -11,7 +11,7 @@ const SUBJECTS = {
 const RECOVER = [
   { name: "recover.loss", title: "Total", colour: "--ink", width: 2, marked: true },
   { name: "recover.loss_ce", title: "Cross-entropy", colour: "--distilled" },
-  { name: "recover.loss_bn", title: "Batch norm", colour: "--rded", dash: [6, 3] },
+  { name: "recover.loss_bn", title: "Batch norm, unweighted", colour: "--rded", dash: [6, 3] },
 ];
 const TEACHER_DASHES = [undefined, [6, 3], [2, 3], [8, 3, 2, 3]];
 

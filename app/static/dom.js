@@ -79,6 +79,6 @@ export function colour(name) {
 
 export const number = (value, digits = 3) => {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  if (value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 1e5)) return value.toExponential(2);
+  if (value !== 0 && (Math.abs(value) < 0.0001 || Math.abs(value) >= 1e5)) return value.toExponential(2);
   return Number(value.toPrecision(digits + 1)).toString();
 };

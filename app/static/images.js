@@ -31,7 +31,7 @@ export class Images {
   async load() {
     const previews = await getJson(`${this.base}/previews`);
     for (const step of previews.data) {
-      for (const preview of step.previews) this.#know(step.key, step.title, preview);
+      for (const preview of step.previews) this.#know(step, preview);
     }
     if (!this.key) return;
     this.#fillSteps();
@@ -39,9 +39,10 @@ export class Images {
     await this.#show(this.#places().at(-1));
   }
 
-  /** A sheet came: {x, total, url, columns, tile, labels, names}. */
-  add(key, title, preview) {
-    this.#know(key, title, preview);
+  /** A sheet of a step {key, kind, title} came: {x, total, url, columns, tile, labels, names}. */
+  add(step, preview) {
+    const { key } = step;
+    this.#know(step, preview);
     this.#fillSteps();
     if (key !== this.key) return;
     this.#drawTimeline();
@@ -49,10 +50,12 @@ export class Images {
     else this.#drawButtons();
   }
 
-  #know(key, title, preview) {
-    if (!this.steps.has(key)) this.steps.set(key, { title, sheets: new Map() });
+  /** The images under recovery are what one came to see; until they are there, the patches are shown. */
+  #know({ key, kind, title }, preview) {
+    if (!this.steps.has(key)) this.steps.set(key, { kind, title, sheets: new Map() });
     this.steps.get(key).sheets.set(preview.x, preview);
-    this.key ??= key;
+    const better = kind === "recover" && !this.chosen && this.steps.get(this.key)?.kind !== "recover";
+    if (!this.key || better) this.key = key;
   }
 
   mark(key, mark) {
@@ -70,15 +73,16 @@ export class Images {
 
   #fillSteps() {
     const select = this.$["images-step"];
-    if (select.options.length === this.steps.size) return;
-    select.replaceChildren(...[...this.steps].map(([key, step]) => make("option", { value: key, text: step.title })));
+    if (select.options.length !== this.steps.size) {
+      select.replaceChildren(...[...this.steps].map(([key, step]) => make("option", { value: key, text: step.title })));
+    }
     select.value = this.key;
     select.hidden = this.steps.size < 2;
   }
 
   #chooseStep(key) {
     this.key = key;
-    this.built = null;
+    this.chosen = true;
     this.#drawTimeline();
     this.#show(this.#places().at(-1));
   }
@@ -155,10 +159,11 @@ export class Images {
     const { total } = this.#sheet(places[0]);
     const { timeline, time, ticks, follow } = this.$;
     timeline.hidden = false;
-    follow.hidden = this.isOver;
+    for (const part of [time, ticks, this.$.back, this.$.forward]) part.hidden = total === 0; // patches do not change
+    follow.hidden = this.isOver || total === 0;
     time.max = total;
     const at = (element, x) => {
-      element.style.setProperty("left", `${(100 * x) / total}%`);
+      element.style.setProperty("left", `${(100 * x) / Math.max(total, 1)}%`);
       return element;
     };
     const marks = [...(this.marks?.get(this.key)?.values() ?? [])];
@@ -191,16 +196,23 @@ export class Images {
     const before = marks.find((mark) => mark.x === sheet.x);
     const after = marks.find((mark) => mark.x + 1 === sheet.x);
     let note = "";
-    if (sheet.x === 0) note = "The source patches, as they were chosen.";
+    if (sheet.total === 0) note = "Real images, as they were chosen.";
+    else if (sheet.x === 0) note = "The source patches, as they were chosen.";
     else if (before) note = "Right before the patches are mixed in.";
     else if (after) note = `Right after: α = ${after.alpha}, ${after.size_from}→${after.size_to} px.`;
     else if (sheet.x === sheet.total) note = "As they are kept.";
-    const text = `Iteration ${sheet.x.toLocaleString("en")} of ${sheet.total.toLocaleString("en")}`;
+    if (!this.#isOfFirst(sheet)) note += " Other images of these classes than before.";
+    const text = sheet.total ? `Iteration ${sheet.x.toLocaleString("en")} of ${sheet.total.toLocaleString("en")}` : "";
     this.$.iteration.textContent = text;
     this.$["iteration-note"].textContent = note;
     this.$["wipe-now"].textContent = sheet.x;
     this.$.time.setAttribute("aria-valuetext", `${text}. ${note}`);
     if (!this.following) say(`${text}. ${note}`);
+  }
+
+  /** Whether a sheet shows the images that the first sheet shows the patches of. */
+  #isOfFirst(sheet) {
+    return JSON.stringify(sheet.names) === JSON.stringify(this.#sheet(this.#places()[0]).names);
   }
 
   #drawButtons() {
@@ -217,13 +229,14 @@ export class Images {
     this.side ??= this.#fit(sheet.names.length);
     const zoom = this.side / sheet.tile;
     tiles.hidden = false;
-    this.$["wipe-row"].hidden = this.#places().length < 2;
+    this.$["wipe-row"].hidden = this.#places().length < 2 || !this.#isOfFirst(sheet);
+    tiles.classList.toggle("wiping", this.wipe > 0 && this.#isOfFirst(sheet));
     this.$["no-images"].hidden = true;
     if (this.$.sheet) this.$.sheet.hidden = true;
     tiles.classList.toggle("crisp", sheet.tile < LARGE_TILE);
     tiles.style.setProperty("--side", `${this.side}px`);
     tiles.style.setProperty("--sheet", `${this.natural.width * zoom}px ${this.natural.height * zoom}px`);
-    tiles.style.setProperty("--wipe", `${this.wipe}%`);
+    tiles.style.setProperty("--wipe", `${this.#isOfFirst(sheet) ? this.wipe : 0}%`);
     const plan = JSON.stringify([sheet.names, sheet.columns, sheet.tile]);
     if (this.built !== plan) tiles.replaceChildren(...sheet.names.map(tile));
     this.built = plan;

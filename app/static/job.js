@@ -99,7 +99,7 @@ on("injection", ({ step_id: id, data }) => {
 });
 on("preview", ({ data }) => {
   const url = data.url ?? `/api/v1/previews/${data.sha256}`;
-  images.add(data.key, stepByKey(data.key)?.title ?? "", { ...data, url });
+  images.add(stepByKey(data.key) ?? { key: data.key, kind: "", title: "" }, { ...data, url });
 });
 on("progress", showProgress);
 on("any", ({ kind }) => {

@@ -71,6 +71,8 @@ class Player:
     def _some(self, batches: int | None) -> None:
         """Tell so many batches; all of them, and the step is finished."""
         assert self.lease is not None
+        if batches == 0:
+            return
         for told, batch in enumerate(self._told, start=1):
             self.tell(batch)
             if told == batches:
@@ -134,6 +136,8 @@ class Player:
                 yield from self._epochs(lease, lease.step.params["plan"]["epochs"], "evaluate", self._end(lease))
             case StepKind.RECOVER:
                 yield from self._recovery(lease)
+            case StepKind.SELECT:
+                yield [events.Started(total=10, unit="images"), self._preview(0, 0)]
             case _:
                 yield [events.Started(total=10, unit="images"), events.Progress(done=10, total=10, unit="images")]
 
@@ -195,7 +199,7 @@ def sheet(x: int, total: int) -> bytes:
     """Ten digits, the farther the more they are overlaid by a pattern of their own."""
     image = Image.new("RGB", (COLUMNS * (TILE + GAP) - GAP, TILE), "white")
     for digit in range(COLUMNS):
-        image.paste(_tile(digit, x, x / total), (digit * (TILE + GAP), 0))
+        image.paste(_tile(digit, x, x / max(total, 1)), (digit * (TILE + GAP), 0))
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()

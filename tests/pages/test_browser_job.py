@@ -35,8 +35,10 @@ def test_a_job_unfolds_while_one_looks(visit: Opener, site: Site) -> None:
     expect(page.locator("#chart-teacher canvas")).to_be_visible()
     expect(page.locator('[data-stage="teach"] [data-fact]')).to_have_text("50 %")
 
-    site.player.play(until=StepKind.RECOVER, batches=10)
+    site.player.play(until=StepKind.RECOVER, batches=0)
     expect(page.locator("#tiles .tile")).to_have_count(10)
+    expect(page.locator("#iteration-note")).to_contain_text("Real images")
+    site.player.play(until=StepKind.RECOVER, batches=10)
     expect(page.locator("#chart-recover canvas")).to_be_visible()
     expect(page.locator("#iteration")).to_contain_text("of 40")
     seen = iteration(page)
