@@ -1,0 +1,42 @@
+"""The loader of a download: folders of test images are read as the server reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.data import real_data
+from engine.datasets import describe
+from engine.download import datasets as stand_in
+from engine.download.errors import Diverged
+from engine.download.train import _load, _test_folder
+from engine.params import PrepareParams
+from engine.plan import Step, StepKind
+from engine.spec import Folder
+from engine.store import Store
+from tests.engine.jobs import attempt
+from tests.engine.pictures import write_set
+
+
+def test_a_folder_of_test_images_gives_the_servers_own_pixels(tmp_path: Path) -> None:
+    dataset = Folder(path=str(write_set(tmp_path / "set")), resolution=128)
+    params = PrepareParams(dataset=dataset, resolution=128, digest=describe(dataset).digest).model_dump(mode="json")
+    step = Step(key="k", kind=StepKind.PREPARE, title="", params=params, needs={}, flop=0, size_bytes=0)
+    data = real_data(attempt(step, Store(tmp_path / "store"), 1))
+    facts = {"resolution": 128, "classes": [{"index": label, "name": name} for label, name in enumerate(data.classes)]}
+    images, labels = _test_folder(facts, tmp_path / "set" / "test")
+    assert torch.equal(images, data.test) and torch.equal(labels, data.test_labels)
+
+
+def test_without_test_images_it_asks_for_a_folder() -> None:
+    with pytest.raises(SystemExit, match="--test FOLDER"):
+        _load({"images": []}, None)
+
+
+def test_the_stand_ins_are_like_what_they_stand_for() -> None:
+    from engine import datasets
+
+    assert stand_in.Statistics == datasets.Statistics
+    assert "not finite at step 3" in str(Diverged("student training", 3))
