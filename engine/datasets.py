@@ -80,11 +80,20 @@ def _digits(spec: Digits) -> Facts:
 
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR100_CLASSES = tuple(
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle "
+    "caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant "
+    "flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man "
+    "maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree "
+    "plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail "
+    "snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout "
+    "tulip turtle wardrobe whale willow_tree wolf woman worm".split()
+)
 
 
 def _torchvision(spec: Torchvision) -> Facts:
     count = {"cifar10": 10, "cifar100": 100}[spec.name]
-    names = CIFAR10_CLASSES if spec.name == "cifar10" else tuple(f"{index:03d}" for index in range(count))
+    names = CIFAR10_CLASSES if spec.name == "cifar10" else CIFAR100_CLASSES
     return Facts(
         title={"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[spec.name],
         classes=names,
