@@ -17,7 +17,9 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 USUAL_SIDES = (8, 16, 32, 64, 128, 224)  # px; what a folder's resolution defaults to one of
 TEST_FOLDERS = ("test", "val")
 
-Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std per channel, of pixels in 0..1
+Statistics = tuple[
+    tuple[float, float, float], tuple[float, float, float]
+]  # mean and std per channel, of pixels in 0..1
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # The authors' values (recipe.md 2.1; cifar10 from their relabel.py).
 KNOWN_STATISTICS: dict[str, Statistics] = {
@@ -80,15 +82,16 @@ def _digits(spec: Digits) -> Facts:
 
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR100_CLASSES = tuple(
+_CIFAR100 = (
     "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle "
     "caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant "
     "flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man "
     "maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree "
     "plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail "
     "snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout "
-    "tulip turtle wardrobe whale willow_tree wolf woman worm".split()
+    "tulip turtle wardrobe whale willow_tree wolf woman worm"
 )
+CIFAR100_CLASSES = tuple(_CIFAR100.split())
 
 
 def _torchvision(spec: Torchvision) -> Facts:
@@ -127,10 +130,14 @@ def index_folder(spec: Folder) -> tuple[list[Source], list[Source], tuple[str, .
     root = Path(spec.path)
     if not root.is_dir():
         raise DatasetMissing(
-            f"There is no folder {spec.path}.", hint="Give the path of a folder of classes on the server.", pointer="/dataset/path"
+            f"There is no folder {spec.path}.",
+            hint="Give the path of a folder of classes on the server.",
+            pointer="/dataset/path",
         )
     train_root = root / "train" if (root / "train").is_dir() else root
-    test_root = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None) if train_root != root else None
+    test_root = (
+        next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None) if train_root != root else None
+    )
     by_class = _files_by_class(root, train_root)
     classes = tuple(by_class)
     if test_root is None:
