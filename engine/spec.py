@@ -84,7 +84,12 @@ class Teacher(_Part):
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov-free momentum 0.9, or AdamW.")
     lr: float = Field(0.1, gt=0, le=10, description="Peak learning rate; falls to 0 along a cosine.")
     weight_decay: float = Field(1e-4, ge=0, le=1)
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of its weights and batches; apart from the job's, so that jobs share teachers.")
+    seed: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="Of its weights and batches; apart from the job's, so that jobs share teachers.",
+    )
     crop: Literal["padded", "resized"] = Field(
         "padded", description="Augmentation: shift by up to an eighth (small images), or a random resized crop."
     )
@@ -98,7 +103,9 @@ class Patches(_Part):
     )
     factor: Literal[1, 2] = Field(1, description="Tiles a side: 1 is one crop an image, 2 tiles four crops.")
     candidates: int = Field(300, ge=1, le=100_000, description="Real images looked at per class.")
-    crops: int = Field(5, ge=1, le=64, description="Random crops tried per image; the one easiest for the teacher is kept.")
+    crops: int = Field(
+        5, ge=1, le=64, description="Random crops tried per image; the one easiest for the teacher is kept."
+    )
 
 
 class Fadrm(_Part):
@@ -108,7 +115,9 @@ class Fadrm(_Part):
     """
 
     method: Literal["fadrm"] = "fadrm"
-    alpha: float = Field(0.5, ge=0, le=1, description="Weight of the optimised image when its patch is mixed in (eq. 9).")
+    alpha: float = Field(
+        0.5, ge=0, le=1, description="Weight of the optimised image when its patch is mixed in (eq. 9)."
+    )
     budgets: tuple[Annotated[int, Field(ge=1, le=100_000)], ...] = Field(
         (500, 500, 500, 500),
         min_length=1,
@@ -124,7 +133,10 @@ class Fadrm(_Part):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.9)
     crop: bool = Field(True, description="A random resized crop, shared by the batch, at each iteration.")
     jitter: int | None = Field(
-        None, ge=0, le=256, description="Largest roll in pixels; by default 4 up to 64 px, 32 above (hard-coded by the authors)."
+        None,
+        ge=0,
+        le=256,
+        description="Largest roll in pixels; by default 4 up to 64 px, 32 above (hard-coded by the authors).",
     )
     batch: int = Field(100, ge=1, le=1000, description="Classes optimised together, one image each.")
     rounding: Literal["nearest", "floor"] = Field(
@@ -134,7 +146,9 @@ class Fadrm(_Part):
     @model_validator(mode="after")
     def _one_size_per_budget(self) -> Self:
         if self.sizes is not None and len(self.sizes) != len(self.budgets):
-            raise ValueError(f"sizes has {len(self.sizes)} entries and budgets {len(self.budgets)}: give one size per stage")
+            raise ValueError(
+                f"sizes has {len(self.sizes)} entries and budgets {len(self.budgets)}: give one size per stage"
+            )
         return self
 
 
@@ -209,7 +223,8 @@ class JobSpec(_Part):
     evaluation: Evaluation = Evaluation()
     flip: bool = Field(True, description="Mirror images left-right in augmentation: off for digits and text.")
     precision: Precision = Field(
-        "auto", description="Of forward passes; statistics and losses stay fp32. auto: bf16 where the device is fast at it."
+        "auto",
+        description="Of forward passes; statistics and losses stay fp32. auto: bf16 where the device is fast at it.",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1)
     resources: Resources = Resources()

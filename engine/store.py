@@ -1,9 +1,9 @@
 """The store: finished steps under the key of what they are made from, and blobs under their own hash.
 
-    steps/<key>/...          what a step left; its manifest.json was written last, so its existence means that the step is whole
-    work/<key>/attempt-<n>/  what an attempt is writing
-    work/<key>/checkpoints/  what the next attempt goes on from
-    blobs/<sha256>           previews: immutable, shown while a step still runs
+steps/<key>/...          what a step left; its manifest.json was written last, so its existence means that the step is whole
+work/<key>/attempt-<n>/  what an attempt is writing
+work/<key>/checkpoints/  what the next attempt goes on from
+blobs/<sha256>           previews: immutable, shown while a step still runs
 """
 
 from __future__ import annotations
