@@ -24,6 +24,7 @@ from engine.params import (
     SelectParams,
     TeachParams,
 )
+from engine.schedule import default_jitter, stage_sizes
 from engine.spec import Fadrm, JobSpec, Patches, RandomReal, sha256_of
 
 
@@ -42,7 +43,6 @@ class StepKind(StrEnum):
 # Raised when a kind's code comes to give other bytes for equal params: keys change, and old output is not taken for new.
 CODE_VERSIONS = dict.fromkeys(StepKind, 1)
 SHARD_FLOP = 5e14  # a recover step's size: some seconds on a large GPU, a quarter of an hour on two CPU cores
-LOW_RESOLUTION = 200 / 224  # eq. 8: the share at which large images spend every other stage
 
 
 class Step(BaseModel, frozen=True):
@@ -342,10 +342,7 @@ _SUBJECT_TITLES = {
 
 
 def resolve_recipe(recipe: Fadrm, resolution: int) -> Fadrm:
-    """Fill in what depends on the resolution: 200 and 224 px in turn at 224 (eq. 5 and 6), one size below; the roll."""
-    stages = len(recipe.budgets)
-    low = round(resolution * LOW_RESOLUTION) if resolution >= 128 else resolution
-    # Counted from the end: the last stage is at full size, the one before it at the low one.
-    sizes = recipe.sizes or tuple(resolution if (stages - 1 - stage) % 2 == 0 else low for stage in range(stages))
-    jitter = recipe.jitter if recipe.jitter is not None else (4 if resolution <= 64 else 32)
+    """Fill in what depends on the resolution: the size of each stage, and the roll."""
+    sizes = recipe.sizes or stage_sizes(resolution, len(recipe.budgets))
+    jitter = default_jitter(resolution) if recipe.jitter is None else recipe.jitter
     return recipe.model_copy(update={"sizes": sizes, "jitter": jitter})

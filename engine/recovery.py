@@ -18,7 +18,7 @@ from engine.models import frozen
 from engine.pixels import limits, resized
 from engine.precision import Precision, computing, gradient_scaler, restore_scaler, scaler_state
 from engine.randomness import generator
-from engine.schedule import default_jitter, recover_lr, stage_sizes
+from engine.schedule import recover_lr
 from engine.spec import Fadrm
 from engine.statistics import BatchNormStatistics
 
@@ -61,11 +61,11 @@ class Recipe:
         raise IndexError(f"the budget is {self.steps} iterations")
 
 
-def recipe_of(method: Fadrm, *, resolution: int, flip: bool, precision: Precision) -> Recipe:
-    """The recipe that a job's spec asks for, with every default of the resolution filled in."""
-    sizes = method.sizes or stage_sizes(resolution, len(method.budgets))
+def recipe_of(method: Fadrm, *, flip: bool, precision: Precision) -> Recipe:
+    """The recipe that a step is told, in which sizes and jitter are filled in (see `plan.resolve_recipe`)."""
+    assert method.sizes is not None and method.jitter is not None
     return Recipe(
-        stages=tuple(Stage(size=size, steps=steps) for size, steps in zip(sizes, method.budgets, strict=True)),
+        stages=tuple(Stage(size=size, steps=steps) for size, steps in zip(method.sizes, method.budgets, strict=True)),
         alpha=method.alpha,
         lr=method.lr,
         r_bn=method.r_bn,
@@ -73,7 +73,7 @@ def recipe_of(method: Fadrm, *, resolution: int, flip: bool, precision: Precisio
         betas=method.betas,
         crop=method.crop,
         flip=flip,
-        jitter=default_jitter(resolution) if method.jitter is None else method.jitter,
+        jitter=method.jitter,
         precision=precision,
     )
 

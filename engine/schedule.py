@@ -1,6 +1,9 @@
-"""Learning rates over time: plain numbers, no optimiser."""
+"""What changes over the iterations: learning rates, resolutions. Plain numbers; torch-free."""
 
 import math
+
+LOW_RESOLUTION = 200 / 224  # eq. 8: the share at which large images spend every other stage
+LARGE_PX = 128  # from this side on images are large
 
 
 def recover_lr(step: int, *, steps: int, lr: float) -> float:
@@ -20,11 +23,11 @@ def student_lr(epoch: int, *, epochs: int, lr: float, eta: float) -> float:
 
 
 def stage_sizes(resolution: int, stages: int) -> tuple[int, ...]:
-    """Resolution of each stage, px: 200 and 224 in turn at 224, ending at 224; small images keep their own.
+    """Resolution of each stage, px: 200 and 224 in turn at 224, ending at full size; small images keep their own.
 
     Source: arXiv 2506.24125 eq. 5 and 6; FADRM scripts.
     """
-    low = 200 if resolution == 224 else resolution
+    low = round(resolution * LOW_RESOLUTION) if resolution >= LARGE_PX else resolution
     return tuple(resolution if (stages - stage) % 2 else low for stage in range(stages))
 
 

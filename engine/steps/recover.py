@@ -141,7 +141,7 @@ class _Shard:
             context=context,
             data=data,
             teachers=teachers(context.folders("teacher"), context.device),
-            recipe=recipe_of(params.recipe, resolution=side, flip=params.flip, precision=precision),
+            recipe=recipe_of(params.recipe, flip=params.flip, precision=precision),
             sources=images_of([context.folder("patches")]),
             images=images.view(-1, 3, side, side),
             blocks=[
