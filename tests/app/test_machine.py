@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 from sqlalchemy import func, select, text, update
 
 from app import auth, jobs, leases
@@ -28,6 +28,7 @@ from tests.app.world import SPEC
 
 MAX_UNFINISHED, LEASE_S = 4, 60.0
 OWNERS, WORKERS = ("ann", "bob"), ("w1", "w2", "w3")
+OTHER = st.one_of(st.none(), st.integers(0, 3))
 ENDED = {"succeeded", "cached", "failed", "crashed", "lost", "released", "cancelled"}
 ERROR = ErrorReport(code="nan_loss", message="Not finite.")
 
@@ -68,11 +69,10 @@ class Jobs(RuleBasedStateMachine):
         with self.database.write() as session:
             self.owners = {name: auth.add_user(session, name) for name in OWNERS}
         self.accepted: dict[tuple[str, str] | str, str] = {}  # (owner, key) or id -> id
-        self.held: dict[int, int] = {}  # step -> fence of the lease that is good
+        self.held: dict[int, Lease] = {}  # step -> the lease that is good
         self.heard: dict[int, float] = {}  # step -> when its holder last wrote
         self.now = 0.0
         self.reaper = Reaper(LEASE_S)
-        self.terminal: dict[str, str] = {}
 
     @rule(
         owner=st.sampled_from(OWNERS),
@@ -104,7 +104,7 @@ class Jobs(RuleBasedStateMachine):
             self.accepted[(owner, key) if key else job.id] = job.id
 
     @rule(target=taken, worker=st.sampled_from(WORKERS), prefer=st.booleans(), cap=st.sampled_from([1, 2, 9]))
-    def claim(self, worker: str, prefer: bool, cap: int) -> Lease | None:
+    def claim(self, worker: str, prefer: bool, cap: int) -> Any:
         busy = self._busy()
         with self.database.write() as session:
             prefer_job = session.scalar(select(func.max(Job.id))) if prefer else None
@@ -114,18 +114,23 @@ class Jobs(RuleBasedStateMachine):
                 prefer_job=prefer_job,
                 max_running_per_user=cap,
             )
-        if lease is not None:
-            assert lease.step_id not in self.held and busy[self._row(lease.job_id).owner_id] < cap
-            self._hold(lease)
-        else:
+        if lease is None:
             with self.database.read() as session:
                 assert not leases.is_claimable(session, max_running_per_user=cap)
+            return multiple()
+        assert lease.step_id not in self.held and busy[self._row(lease.job_id).owner_id] < cap
+        self.held[lease.step_id] = lease
+        self.heard[lease.step_id] = self.now
         return lease
 
-    @rule(lease=taken, x=st.integers(0, 3), what=st.sampled_from(["beat", "metric", "checkpoint", "progress"]))
-    def write(self, lease: Lease | None, x: int, what: str) -> None:
-        if lease is None:
-            return
+    @rule(
+        lease=taken,
+        other=OTHER,
+        x=st.integers(0, 3),
+        what=st.sampled_from(["beat", "metric", "checkpoint", "progress"]),
+    )
+    def write(self, lease: Lease, other: int | None, x: int, what: str) -> None:
+        lease = self._good(other, lease)
         told: dict[str, list[events.Event]] = {
             "beat": [],
             "metric": [events.Metric(x=x, values={"loss": float(lease.fence)})],
@@ -137,11 +142,10 @@ class Jobs(RuleBasedStateMachine):
             assert stop == jobs.stops(session.get_one(Job, lease.job_id))
             self.heard[lease.step_id] = self.now
 
-    @rule(lease=taken, how=st.sampled_from(["finish", "cached", "fail", "release", "crash", "crash"]))
-    def end(self, lease: Lease | None, how: str) -> None:
+    @rule(lease=taken, other=OTHER, how=st.sampled_from(["finish", "cached", "fail", "release", "crash", "crash"]))
+    def end(self, lease: Lease, other: int | None, how: str) -> None:
         """Any lease may try, also one that was lost or used up: only the good one may have an effect."""
-        if lease is None:
-            return
+        lease = self._good(other, lease)
         with self._as_holder(lease, ends=True), self.database.write() as session:
             match how:
                 case "finish" | "cached":
@@ -153,9 +157,10 @@ class Jobs(RuleBasedStateMachine):
                 case _:
                     leases.crash(session, lease, ERROR)
 
-    @rule(lease=consumes(taken))
-    def stop_when_told(self, lease: Lease | None) -> None:
-        if lease is None or not jobs.stops(self._row(lease.job_id)):
+    @rule(lease=taken, other=OTHER)
+    def stop_when_told(self, lease: Lease, other: int | None) -> None:
+        lease = self._good(other, lease)
+        if not jobs.stops(self._row(lease.job_id)):
             return
         with self._as_holder(lease, ends=True), self.database.write() as session:
             leases.cancelled(session, lease)
@@ -178,7 +183,7 @@ class Jobs(RuleBasedStateMachine):
             expired = self.reaper.sweep(session, self.now)
         for lease in expired:
             assert self.now - self.heard[lease.step_id] >= LEASE_S, "a lease that was renewed in time was taken away"
-            assert self.held.pop(lease.step_id) == lease.fence
+            assert self.held.pop(lease.step_id).fence == lease.fence
 
     @rule()
     def restart_the_reaper(self) -> None:
@@ -192,7 +197,8 @@ class Jobs(RuleBasedStateMachine):
     @contextlib.contextmanager
     def _as_holder(self, lease: Lease, *, ends: bool = False) -> Iterator[None]:
         """Must work for the good lease, and raise LeaseLost without an effect for any other."""
-        good = self.held.get(lease.step_id) == lease.fence
+        held = self.held.get(lease.step_id)
+        good = held is not None and held.fence == lease.fence
         before = None if good else self._everything()
         try:
             yield
@@ -203,9 +209,10 @@ class Jobs(RuleBasedStateMachine):
             if ends:
                 del self.held[lease.step_id]
 
-    def _hold(self, lease: Lease) -> None:
-        self.held[lease.step_id] = lease.fence
-        self.heard[lease.step_id] = self.now
+    def _good(self, other: int | None, lease: Lease) -> Lease:
+        """One of the leases that are good, or the given one, which seldom is."""
+        held = sorted(self.held)
+        return lease if other is None or not held else self.held[held[other % len(held)]]
 
     def _everything(self) -> list[Any]:
         with self.database.read() as session:
@@ -238,7 +245,7 @@ class Jobs(RuleBasedStateMachine):
     def running_steps_are_those_that_are_held(self) -> None:
         with self.database.read() as session:
             running = session.scalars(select(Step).where(Step.state == "running")).all()
-        assert {step.id: step.fence for step in running} == self.held
+        assert {step.id: step.fence for step in running} == {id_: lease.fence for id_, lease in self.held.items()}
         assert len({step.key for step in running}) == len(running), "equal steps run twice at once"
         assert all(step.worker for step in running)
 
@@ -251,8 +258,8 @@ class Jobs(RuleBasedStateMachine):
             if states[step_id] in {"running", "succeeded", "failed"}:
                 assert states[need_id] == "succeeded"
 
-    @invariant()
     def histories_are_legal(self) -> None:
+        """Asked at the end: events are only ever appended, so what was wrong at any time is wrong still."""
         with self.database.read() as session:
             for job in session.scalars(select(Job)).all():
                 told = session.scalars(select(Event).where(Event.job_id == job.id).order_by(Event.seq)).all()
@@ -268,7 +275,6 @@ class Jobs(RuleBasedStateMachine):
         assert all(state not in TERMINAL_JOB_STATES for state in states[:-1]), "a terminal state was left"
         if job.state in TERMINAL_JOB_STATES:
             assert told[-1].kind == "job", "something was told after the end"
-            assert self.terminal.setdefault(job.id, job.state) == job.state
 
     def _check_steps(self, steps: dict[int, Step], told: Any) -> None:
         """Replay each step's events: claims and ends take turns, fences rise, and only the holder speaks."""
@@ -301,9 +307,9 @@ class Jobs(RuleBasedStateMachine):
         for _ in range(200):
             self.wait_out_the_pauses()
             lease = self.claim("w1", prefer=False, cap=9)
-            if lease is None:
+            if not isinstance(lease, Lease):
                 break
-            self.end(lease, "finish")
+            self.end(lease, None, "finish")
         with self.database.read() as session:
             left = session.scalars(select(Job.id).where(Job.state.not_in(TERMINAL_JOB_STATES))).all()
             assert not left, "a job was forgotten"
@@ -341,10 +347,10 @@ def run(database: Database, examples: int, steps: int) -> None:
 def test_nothing_is_lost_or_done_twice_on_sqlite() -> None:
     database = Database("sqlite://")  # in memory
     Base.metadata.create_all(database.engine)
-    run(database, examples=40, steps=40)
+    run(database, examples=25, steps=40)
     database.close()
 
 
 @pytest.mark.postgres
 def test_nothing_is_lost_or_done_twice_on_postgresql(postgres_database: Database) -> None:
-    run(postgres_database, examples=8, steps=25)
+    run(postgres_database, examples=5, steps=25)
