@@ -6,6 +6,7 @@ import io
 import math
 import random
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -195,6 +196,7 @@ def _subject(title: str) -> str:
     return "random"
 
 
+@cache
 def sheet(x: int, total: int) -> bytes:
     """Ten digits, the farther the more they are overlaid by a pattern of their own."""
     image = Image.new("RGB", (COLUMNS * (TILE + GAP) - GAP, TILE), "white")

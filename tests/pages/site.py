@@ -7,8 +7,10 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
+from sqlalchemy import event
 
 import app.models as _rows  # noqa: F401 - the tables
 from app import auth, jobs, planning
@@ -41,6 +43,7 @@ class Site:
 
     def __init__(self, home: Path) -> None:
         self.services: Services = build(Settings(home=home, data_roots=(home / "data",)))
+        event.listen(self.services.database.engine, "connect", _in_no_fear_of_power_cuts)
         Base.metadata.create_all(self.services.database.engine)
         with self.services.database.write() as session:
             self.user: User = auth.bootstrap(session)
@@ -89,6 +92,10 @@ class Site:
     def cancel(self, job_id: str) -> None:
         with self.services.database.write() as session:
             jobs.cancel(session, jobs.get(session, self.user, job_id), self.user)
+
+
+def _in_no_fear_of_power_cuts(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA synchronous=OFF")
 
 
 class Port:
