@@ -13,8 +13,8 @@ from engine.augment import View
 from engine.errors import Diverged
 from engine.models import build
 from engine.pixels import denormalised, resized, to_pixels
-from engine.precision import Precision
 from engine.plan import resolve_recipe
+from engine.precision import Precision
 from engine.recovery import Iteration, Recipe, Recovery, Stage, inject, objective, recipe_of, recovery_view
 from engine.spec import Fadrm
 from engine.statistics import BatchNormStatistics
