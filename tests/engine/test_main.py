@@ -94,7 +94,7 @@ def test_a_job_that_is_stopped_goes_on_when_it_is_started_again(tmp_path: Path) 
         if "recover.loss" in line:
             process.send_signal(signal.SIGTERM)
             break
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=200)
     assert process.returncode == EXIT_DRAINED and "run the same command to go on" in rest
 
     done = subprocess.run(words, env=environment(os.environ), capture_output=True, text=True, check=False)
