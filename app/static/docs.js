@@ -2,6 +2,15 @@
 const place = document.getElementById("swagger");
 const csrf = document.querySelector('meta[name="csrf-token"]').content;
 
+function matchTheme() {
+  const { theme } = document.documentElement.dataset;
+  const dark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  document.documentElement.classList.toggle("dark-mode", dark);
+}
+
+matchTheme();
+addEventListener("fadrm:theme", matchTheme);
+
 globalThis.SwaggerUIBundle({
   domNode: place,
   url: place.dataset.openapi,

@@ -19,7 +19,7 @@ export async function copyText(text) {
 
 export async function getJson(url) {
   const response = await fetch(url, { headers: { Accept: "application/json" }, credentials: "same-origin" });
-  if (!response.ok) throw new Error(`${response.status} for ${url}`);
+  if (!response.ok) throw Object.assign(new Error(`${response.status} for ${url}`), { status: response.status });
   return response.json();
 }
 

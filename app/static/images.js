@@ -19,8 +19,12 @@ export class Images {
     const { time, follow, back, forward, smaller, larger, wipe } = this.$;
     time.addEventListener("input", () => this.#touch(this.#nearest(Number(time.value))));
     time.addEventListener("keydown", (event) => this.#key(event));
-    back.addEventListener("click", () => this.#move(-1));
-    forward.addEventListener("click", () => this.#move(1));
+    for (const [button, by] of [[back, -1], [forward, 1]]) {
+      button.addEventListener("click", () => {
+        this.#move(by);
+        say(this.$.time.getAttribute("aria-valuetext")); // the slider says it by itself
+      });
+    }
     follow.addEventListener("click", () => this.#follow(!this.following));
     smaller.addEventListener("click", () => this.#resize(-1));
     larger.addEventListener("click", () => this.#resize(1));
@@ -181,7 +185,7 @@ export class Images {
     this.#describe(sheet);
     this.#drawButtons();
     const [now, then] = await Promise.all([sheet, this.#sheet(this.#places()[0])].map(loaded));
-    if (this.x !== x) return; // the reader went on meanwhile
+    if (this.x !== x || !now || !then) return; // the reader went on meanwhile, or the picture is gone
     const { tiles } = this.$;
     tiles.style.setProperty("--now", `url("${sheet.url}")`);
     tiles.style.setProperty("--then", `url("${then.url}")`);
@@ -207,7 +211,6 @@ export class Images {
     this.$["iteration-note"].textContent = note;
     this.$["wipe-now"].textContent = sheet.x;
     this.$.time.setAttribute("aria-valuetext", `${text}. ${note}`);
-    if (!this.following) say(`${text}. ${note}`);
   }
 
   /** Whether a sheet shows the images that the first sheet shows the patches of. */
@@ -268,19 +271,14 @@ function gapOf(sheet, natural) {
   return rows > 1 ? (natural.height - rows * sheet.tile) / (rows - 1) : 0;
 }
 
-const pixels = new Map(); // address -> promise of {url, width, height}
+const pixels = new Map(); // address -> promise of {url, width, height}, or of nothing where it cannot be had
 
 function loaded(sheet) {
   if (!pixels.has(sheet.url)) {
     const image = new Image();
     image.src = sheet.url;
-    pixels.set(sheet.url, image.decode().then(
-      () => ({ url: sheet.url, width: image.naturalWidth, height: image.naturalHeight, image }),
-      (error) => {
-        pixels.delete(sheet.url);
-        throw error;
-      },
-    ));
+    const drawn = () => ({ url: sheet.url, width: image.naturalWidth, height: image.naturalHeight, image });
+    pixels.set(sheet.url, image.decode().then(drawn, () => void pixels.delete(sheet.url)));
   }
   return pixels.get(sheet.url);
 }

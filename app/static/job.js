@@ -124,9 +124,17 @@ const live = new Live({
   badge: byId("fresh"),
 });
 
-// Marks first, so that the images know where they lie; whatever happens meanwhile comes again by the stream.
-await curves.load();
-for (const [key, step] of curves.steps) for (const mark of step.marks.values()) images.mark(key, mark);
-await images.load();
+/** Marks first, so that the images know where they lie; whatever happens meanwhile comes again by the stream. */
+async function begin() {
+  try {
+    await curves.load();
+    for (const [key, step] of curves.steps) for (const mark of step.marks.values()) images.mark(key, mark);
+    await images.load();
+    root.dataset.ready = "";
+  } catch {
+    setTimeout(begin, 3000); // the page reads without it meanwhile
+  }
+}
+
+await begin();
 if (!isOver) live.start();
-root.dataset.ready = "";

@@ -65,18 +65,20 @@ export class Live {
   async #poll() {
     this.#pause();
     if (this.ended || document.hidden) return;
+    let more = false;
     try {
       const page = await getJson(`${this.events}?after_seq=${this.seq}`);
       this.#show("polling");
       for (const news of page.data) this.#hear(news);
-      if (!page.has_more) this.#polls += 1;
-    } catch {
-      this.#show("offline");
+      more = page.has_more;
+      if (!more) this.#polls += 1;
+    } catch (error) {
+      this.#show(error.status === 401 ? "logged out" : "offline");
     }
-    if (this.ended) return;
+    if (this.ended || this.#state === "logged out") return;
     const again = this.#polls >= POLLS_BEFORE_STREAM && this.#state === "polling";
     if (again) this.#polls = this.#errors = 0;
-    this.#timer = setTimeout(() => (again ? this.#listen() : this.#poll()), POLL_EVERY);
+    this.#timer = setTimeout(() => (again ? this.#listen() : this.#poll()), more ? 0 : POLL_EVERY);
   }
 
   #hear(news) {

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, sync_playwright
+from playwright.sync_api import Browser, Playwright, sync_playwright
 from starlette.testclient import TestClient
 
 from app.middleware import COOKIE
 from tests.pages.chromium import chromium, launch
 from tests.pages.site import Port, Site
+from tests.pages.visitor import Opener, Visitor
 
 
 @pytest.fixture
@@ -53,35 +53,6 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
     found.close()
 
 
-class Visitor:
-    """Opens pages, and notes what should not be: errors in the console, requests to anybody else."""
-
-    def __init__(self, browser: Browser, port: Port) -> None:
-        self.browser, self.port = browser, port
-        self.wrong: list[str] = []
-        self.may_fail = False  # while the server is down, requests fail
-
-    def open(self, path: str, *, logged_in: bool = True, **options: Any) -> Page:
-        context = self.browser.new_context(base_url=self.port.url, **options)
-        context.set_default_timeout(8000)
-        if logged_in:
-            context.add_cookies([self.port.cookie])  # type: ignore[list-item]
-        page = context.new_page()
-        page.on("console", self._console)
-        page.on("pageerror", lambda error: self.wrong.append(f"{page.url}: {error}"))
-        page.on("request", self._request)
-        page.goto(path)
-        return page
-
-    def _console(self, message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"} and not self.may_fail:
-            self.wrong.append(f"{message.text} at {message.location}")
-
-    def _request(self, request: Request) -> None:
-        if not request.url.startswith((self.port.url, "data:", "blob:")):
-            self.wrong.append(f"a request left for {request.url}")
-
-
 @pytest.fixture
 def visitor(browser: Browser, port: Port) -> Iterator[Visitor]:
     found = Visitor(browser, port)
@@ -89,9 +60,6 @@ def visitor(browser: Browser, port: Port) -> Iterator[Visitor]:
     for context in browser.contexts:
         context.close()
     assert not found.wrong
-
-
-Opener = Callable[..., Page]
 
 
 @pytest.fixture

@@ -58,6 +58,11 @@ class Site:
         with self.services.database.write() as session:
             return auth.new_token(session, self.user, "session", "tests", timedelta(days=1))[1]
 
+    def demote(self) -> None:
+        """From now on the only user may look and not change."""
+        with self.services.database.write() as session:
+            session.get_one(User, self.user.id).role = "viewer"
+
     def login_path(self) -> str:
         """Where a one-time link leads."""
         with self.services.database.write() as session:

@@ -7,8 +7,8 @@ from playwright.sync_api import Page, expect
 
 from engine.errors import ErrorReport
 from engine.plan import StepKind
-from tests.pages.conftest import Opener, Visitor
 from tests.pages.site import Port, Site
+from tests.pages.visitor import Opener, Visitor
 
 pytestmark = pytest.mark.browser
 

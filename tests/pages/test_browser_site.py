@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.pages.assets import MODULES
-from tests.pages.conftest import Opener, Visitor
 from tests.pages.site import Port, Site
+from tests.pages.visitor import Opener, Visitor
 
 pytestmark = pytest.mark.browser
 

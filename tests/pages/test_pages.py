@@ -219,3 +219,11 @@ def test_the_demo_is_one_click(client: TestClient, site: Site) -> None:
     page = client.get("/jobs").text
     answer = client.post("/jobs/demo", data={"csrf": csrf_of(page), "idempotency_key": "k"})
     assert site.job(answer.url.path.rpartition("/")[2]).name == "Demo: handwritten digits"
+
+
+def test_who_may_only_look_is_offered_nothing_to_do(client: TestClient, site: Site) -> None:
+    job_id = site.submit("Looked at")
+    site.demote()
+    page = client.get(f"/jobs/{job_id}").text
+    assert "Looked at" in page and "Cancel" not in page and "Clone and edit" not in page
+    assert client.post(f"/jobs/{job_id}/cancel", data={"csrf": csrf_of(page)}).status_code == 403
