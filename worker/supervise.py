@@ -216,7 +216,7 @@ class EngineProcess:
 
 def printable(line: bytes) -> str:
     """A line as text without control characters, which no database and no terminal should be given."""
-    text = line.decode("utf-8", errors="replace")[:LONGEST_MESSAGE].rstrip().expandtabs()
+    text = line.decode("utf-8", errors="replace")[:LONGEST_MESSAGE].rstrip().replace("\t", " ")
     return "".join(character if character.isprintable() else "�" for character in text)
 
 

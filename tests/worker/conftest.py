@@ -10,10 +10,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from redis import Redis as Client
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from app import redis_server
+from app.redis_server import USER
 from tests.worker.stage import Stage
 
 POSTGRES = os.environ.get("FADRM_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
@@ -64,6 +66,14 @@ class RedisOfTest:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def flush(self) -> None:
+        """Let it forget everything, as one that came back empty."""
+        with Client(
+            unix_socket_path=str(self.embedded.socket), username=USER, password=self.embedded.password
+        ) as client:
+            for key in client.keys("*"):
+                client.delete(key)
 
 
 @pytest.fixture

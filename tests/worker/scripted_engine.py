@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.errors import ErrorReport
 from engine.events import Checkpointed, Failed, Finished, Log, Metric, Preview, Progress, Started
-from engine.store import write_manifest
+from engine.store import write_atomically, write_manifest
 
 PNG = bytes.fromhex("89504e470d0a1a0a") + b"a picture"
 
@@ -103,8 +103,7 @@ def do(request: dict[str, Any]) -> None:
             tell(Log(message=f"line {line}"))
         every = params["checkpoint_every"]
         if drain.asked or (every and done % every == 0):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(str(done))
+            write_atomically(kept, str(done).encode())
             tell(Checkpointed(done=done))
         if drain.asked:
             sys.exit(75)

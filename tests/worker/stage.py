@@ -100,7 +100,7 @@ class Stage:
 
     def environment(self) -> dict[str, str]:
         """The environment of a process of this service."""
-        values = self.settings.model_dump(include={"home", "database_url", "redis_url", *QUICK}, mode="json")
+        values = self.settings.model_dump(include=self.settings.model_fields_set, mode="json")
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FADRM_")}
         return kept | {f"FADRM_{name.upper()}": str(value) for name, value in values.items()}
 
