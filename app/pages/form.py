@@ -8,125 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from math import isfinite
-from typing import Any, Literal, Protocol
+from typing import Any
 
-from engine.networks import NETWORKS
+from app.pages.fields import Field, Problem, Schema, field_of, title_of
 from engine.spec import JobSpec
 
-Kind = Literal["integer", "number", "boolean", "text", "choice", "choices", "numbers"]
-Schema = Mapping[str, Any]
 MAX_TEACHERS = 8
-
-# What a reader sees for names that only their authors would know; all others are made from the name.
-LABELS = {
-    "/ipc": "Images per class (ipc)",
-    "/teachers/0/network": "Teacher",
-    "/teachers/0/epochs": "Epochs of the teacher",
-    "/flip": "Mirror images in augmentation",
-    "/method:fadrm/alpha": "Mixing weight α",
-    "/method:fadrm/budgets": "Iterations of each stage",
-    "/method:fadrm/sizes": "Resolution of each stage, px",
-    "/method:fadrm/lr": "Learning rate of the images",
-    "/method:fadrm/r_bn": "Weight of batch-norm distance",
-    "/method:fadrm/first_bn": "Factor of the first batch norm",
-    "/method:fadrm/betas": "Adam's betas",
-    "/method:fadrm/crop": "Random resized crop",
-    "/method:fadrm/jitter": "Largest roll, px",
-    "/method:fadrm/batch": "Classes optimised together",
-    "/labels/statistics": "Batch norm while labelling",
-    "/labels/cutmix": "CutMix",
-    "/evaluation/eta": "Smoothing of the learning rate η",
-    "/evaluation/every": "Test every so many epochs",
-    "/evaluation/runs": "Runs of each student",
-    "/resources/ipcs_per_step": "Images per class of one step",
-}
-WORDS = {"lr": "Learning rate", "name": "Data set"}
-TITLES = {
-    "digits": "Digits",
-    "folder": "Folder on the server",
-    "torchvision": "Torchvision",
-    "fadrm": "FADRM",
-    "rded": "RDED",
-    "random": "Random real images",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "sgd": "SGD",
-    "adamw": "AdamW",
-    **{name: network.title for name, network in NETWORKS.items()},
-}
-
-
-class Problem(Protocol):
-    """An error that may point at a field (engine.errors.ErrorReport is one)."""
-
-    @property
-    def pointer(self) -> str: ...
-
-    @property
-    def message(self) -> str: ...
-
-    @property
-    def hint(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """One control."""
-
-    name: str  # in the form
-    kind: Kind
-    label: str
-    help: str = ""
-    choices: tuple[tuple[str, str], ...] = ()  # value, title
-    nullable: bool = False  # empty means: decide for me
-    minimum: float | None = None
-    maximum: float | None = None
-    value: Any = None  # as in the spec, or the text that was typed
-    errors: tuple[Problem, ...] = ()
-
-    @property
-    def pointer(self) -> str:
-        """Where the value stands in the spec."""
-        return "/".join(part.partition(":")[0] for part in self.name.split("/"))
-
-    @property
-    def id(self) -> str:
-        return "f" + self.name.replace("/", "-").replace(":", "-")
-
-    @property
-    def bounds(self) -> str:
-        """`1 to 5000`."""
-        if self.minimum is None or self.maximum is None:
-            return ""
-        return f"{_typed(self.minimum)} to {_typed(self.maximum)}."
-
-    @property
-    def text(self) -> str:
-        """The value as one types it."""
-        if self.value is None:
-            return ""
-        if isinstance(self.value, (list, tuple)):
-            return ", ".join(map(_typed, self.value))
-        return _typed(self.value)
-
-    def read(self, form: Mapping[str, Sequence[str]]) -> Any:
-        """The value that a posted form gives. Text that is no number stays text: the spec's own check names it."""
-        given = form.get(self.name, ())
-        if self.kind == "boolean":
-            return bool(given)
-        if self.kind == "choices":
-            return list(given)
-        text = given[-1].strip() if given else ""
-        if not text and self.nullable:
-            return None
-        if self.kind == "numbers":
-            return [_number(part) for part in text.replace(",", " ").split()]
-        return _number(text) if self.kind in ("integer", "number") or self._numeric_choice else text
-
-    @property
-    def _numeric_choice(self) -> bool:
-        return self.kind == "choice" and all(value.isdigit() for value, _ in self.choices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,32 +72,6 @@ class Form:
         return {found.name: found for found in self.fields()}[name]
 
 
-def _typed(value: Any) -> str:
-    if isinstance(value, float):
-        short = f"{value:.10g}"
-        return short if float(short) == value else repr(value)
-    return str(value)
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            value = kind(text)
-        except ValueError:
-            continue
-        return value if isfinite(value) else text
-    return text
-
-
-def _title(value: Any) -> str:
-    return TITLES.get(str(value), str(value).replace("_", " ").capitalize())
-
-
-def _label(name: str) -> str:
-    last = name.rpartition("/")[2]
-    return LABELS.get(name) or WORDS.get(last) or last.replace("_", " ").capitalize()
-
-
 @cache
 def _schema() -> dict[str, Any]:
     return JobSpec.model_json_schema()
@@ -224,37 +85,10 @@ def _resolved(schema: Schema) -> Schema:
     return found
 
 
-def _field(name: str, schema: Schema, value: Any) -> Field:
-    """One property of an object as a control."""
-    kinds = [kind for kind in schema.get("anyOf", ()) if kind.get("type") != "null"]
-    inner = kinds[0] if kinds else schema
-    choices = inner.get("enum") or inner.get("items", {}).get("enum") or ()
-    return Field(
-        name=name,
-        kind=_kind(inner),
-        label=_label(name),
-        help=schema.get("description", ""),
-        choices=tuple((str(choice), _title(choice)) for choice in choices),
-        nullable=bool(kinds),
-        minimum=inner.get("minimum", inner.get("exclusiveMinimum")),
-        maximum=inner.get("maximum", inner.get("exclusiveMaximum")),
-        value=value,
-    )
-
-
-def _kind(schema: Schema) -> Kind:
-    if schema.get("type") == "array":
-        return "choices" if "enum" in schema.get("items", {}) else "numbers"
-    if "enum" in schema:
-        return "choice"
-    kinds: dict[str, Kind] = {"integer": "integer", "number": "number", "boolean": "boolean"}
-    return kinds.get(schema.get("type", ""), "text")
-
-
 def _fields(prefix: str, schema: Schema, values: Mapping[str, Any]) -> tuple[Field, ...]:
     """The plain properties of an object; those that are objects themselves are sections of their own."""
     return tuple(
-        _field(f"{prefix}/{name}", prop, values.get(name, prop.get("default")))
+        field_of(f"{prefix}/{name}", prop, values.get(name, prop.get("default")))
         for name, prop in schema["properties"].items()
         if "const" not in prop
         and "$ref" not in prop
@@ -272,7 +106,7 @@ def _choice(part: str, values: Mapping[str, Any]) -> Choice:
         variant = _resolved({"$ref": reference})
         given = values if value == chosen else {}
         fields = _fields(f"/{part}:{value}", variant, given)
-        variants.append(Variant(value=value, title=_title(value), help=variant.get("description", ""), fields=fields))
+        variants.append(Variant(value=value, title=title_of(value), help=variant.get("description", ""), fields=fields))
     return Choice(name=f"/{part}/{key}", variants=tuple(variants), value=chosen or variants[0].value)
 
 
@@ -287,7 +121,7 @@ def build(spec: Mapping[str, Any], errors: Sequence[Problem] = ()) -> Form:
     sections = {}
     for part, schema in _schema()["properties"].items():
         if "$ref" in schema:
-            sections[part] = _section(part, _resolved(schema), spec.get(part) or {}, _title(part))
+            sections[part] = _section(part, _resolved(schema), spec.get(part) or {}, title_of(part))
     form = Form(
         dataset=_choice("dataset", spec.get("dataset") or {}),
         method=_choice("method", spec.get("method") or {}),
