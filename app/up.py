@@ -24,6 +24,7 @@ from app.trouble import CannotStart
 LOOK_S = 0.1
 CPU_WORKERS = 2  # two engines of half the threads each: small images gain nothing by threads (the demo: 122 s -> 48 s)
 API_START_S, API_STOP_S = 60.0, 8.0
+OWN_FILES = (".lock", "fadrm.db", "secret", "store")
 LOCAL = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 
@@ -183,7 +184,9 @@ class Server:
 
 
 def make_home(home: Path) -> None:
-    """The folder that holds everything, for its owner alone."""
+    """The folder that holds everything, for its owner alone. Raises CannotStart when it is somebody else's already."""
+    if home.exists() and any(home.iterdir()) and not any((home / name).exists() for name in OWN_FILES):
+        raise CannotStart(f"{home} holds other things. Choose an empty folder, or one that is not there yet.")
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     home.chmod(0o700)
 

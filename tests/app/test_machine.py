@@ -12,7 +12,15 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import func, select, text, update
 
 from app import auth, jobs, leases
@@ -73,6 +81,13 @@ class Jobs(RuleBasedStateMachine):
         self.heard: dict[int, float] = {}  # step -> when its holder last wrote
         self.now = 0.0
         self.reaper = Reaper(LEASE_S)
+
+    @initialize()
+    def begin(self) -> None:
+        """Work to quarrel about: two jobs that share steps, and one of somebody else."""
+        self.submit("ann", None, 0, "d", "t")
+        self.submit("ann", None, 0, "d", "u")
+        self.submit("bob", "k1", 0, "d", "t")
 
     @rule(
         owner=st.sampled_from(OWNERS),
@@ -142,12 +157,20 @@ class Jobs(RuleBasedStateMachine):
             assert stop == jobs.stops(session.get_one(Job, lease.job_id))
             self.heard[lease.step_id] = self.now
 
-    @rule(lease=taken, other=OTHER, how=st.sampled_from(["finish", "cached", "fail", "release", "crash", "crash"]))
+    @rule(
+        lease=taken,
+        other=OTHER,
+        how=st.sampled_from(["finish", "finish", "cached", "fail", "release", "crash", "stop"]),
+    )
     def end(self, lease: Lease, other: int | None, how: str) -> None:
         """Any lease may try, also one that was lost or used up: only the good one may have an effect."""
         lease = self._good(other, lease)
+        if how == "stop" and not jobs.stops(self._row(lease.job_id)):
+            return  # workers stop an engine only when they are told to
         with self._as_holder(lease, ends=True), self.database.write() as session:
             match how:
+                case "stop":
+                    leases.cancelled(session, lease)
                 case "finish" | "cached":
                     leases.finish(session, lease, result={"x": 1}, seconds=1.0, cached=how == "cached")
                 case "fail":
@@ -156,14 +179,6 @@ class Jobs(RuleBasedStateMachine):
                     leases.release(session, lease)
                 case _:
                     leases.crash(session, lease, ERROR)
-
-    @rule(lease=taken, other=OTHER)
-    def stop_when_told(self, lease: Lease, other: int | None) -> None:
-        lease = self._good(other, lease)
-        if not jobs.stops(self._row(lease.job_id)):
-            return
-        with self._as_holder(lease, ends=True), self.database.write() as session:
-            leases.cancelled(session, lease)
 
     @rule(which=st.integers(0, 9))
     def cancel(self, which: int) -> None:
@@ -176,23 +191,17 @@ class Jobs(RuleBasedStateMachine):
         except Conflict:
             assert self._row(ids[which % len(ids)]).state in {"succeeded", "failed"}
 
-    @rule(seconds=st.sampled_from([1.0, 20.0, 59.0, 61.0]))
-    def sweep(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([1.0, 20.0, 59.0, 61.0]), restarts=st.booleans())
+    def time_passes(self, seconds: float, restarts: bool) -> None:
+        """Pauses after crashes end; a reaper looks, which may have been started anew."""
         self.now += seconds
+        self.reaper = Reaper(LEASE_S) if restarts else self.reaper
         with self.database.write() as session:
+            session.execute(update(Step).values(not_before=0.0))
             expired = self.reaper.sweep(session, self.now)
         for lease in expired:
             assert self.now - self.heard[lease.step_id] >= LEASE_S, "a lease that was renewed in time was taken away"
             assert self.held.pop(lease.step_id).fence == lease.fence
-
-    @rule()
-    def restart_the_reaper(self) -> None:
-        self.reaper = Reaper(LEASE_S)
-
-    @rule()
-    def wait_out_the_pauses(self) -> None:
-        with self.database.write() as session:
-            session.execute(update(Step).values(not_before=0.0))
 
     @contextlib.contextmanager
     def _as_holder(self, lease: Lease, *, ends: bool = False) -> Iterator[None]:
@@ -299,13 +308,13 @@ class Jobs(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Work goes on undisturbed: then every job ends, and the database still makes sense."""
-        self.wait_out_the_pauses()
         with self.database.write() as session:
             for step in session.scalars(select(Step).where(Step.state == "running")).all():
                 self.reaper.expire(session, step)
         self.held.clear()
         for _ in range(200):
-            self.wait_out_the_pauses()
+            with self.database.write() as session:
+                session.execute(update(Step).values(not_before=0.0))
             lease = self.claim("w1", prefer=False, cap=9)
             if not isinstance(lease, Lease):
                 break

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import stat
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,86 +18,9 @@ from app import local, machine, redis_server, up
 from app.children import Child
 from app.settings import Settings
 from app.trouble import CannotStart
+from tests.app.running import Running
 
 pytestmark = pytest.mark.redis
-ROOT = Path(__file__).parents[2]
-
-
-class Running:
-    """One `fadrm up` and everything that it printed."""
-
-    def __init__(self, home: Path, *words: str, **environment: str) -> None:
-        self.home = home
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("FADRM_")}
-        command = [sys.executable, "-m", "app.cli", "up", "--home", str(home), *words]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=clean | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as stream:
-            self.lines.extend(iter(stream.readline, ""))
-
-    @property
-    def told(self) -> str:
-        return "".join(self.lines)
-
-    def until(self, condition: Callable[[], object], timeout_s: float = 40.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, self.told
-            assert self.process.poll() is None or condition(), self.told
-            time.sleep(0.05)
-
-    def until_serving(self) -> str:
-        """Wait until the login link is printed; returns the server's address."""
-        self.until(lambda: "/login?token=" in self.told)
-        found = re.search(r"(http://127\.0\.0\.1:\d+)/login", self.told)
-        assert found is not None
-        return found[1]
-
-    def pids(self) -> dict[str, int]:
-        """Name -> pid of the children, by what they run."""
-        found: dict[str, int] = {}
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit() and (words := _command(folder)) and _parent(folder) == self.process.pid:
-                kind = next((kind for kind in ("redis", "serve", "worker.tasks") if kind in words), "?")
-                found[f"{kind}-{sum(kind in name for name in found)}"] = int(folder.name)
-        return found
-
-    def until_gone(self, pids: dict[str, int]) -> None:
-        deadline = time.monotonic() + 5
-        while _living(pids):
-            assert time.monotonic() < deadline, _living(pids)
-            time.sleep(0.05)
-
-    def end(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 20.0) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait(timeout_s)
-        self._reader.join()
-        return code
-
-
-def _command(folder: Path) -> str:
-    try:
-        return (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
-def _parent(folder: Path) -> int:
-    try:
-        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
-def _living(pids: dict[str, int]) -> list[str]:
-    return [name for name, pid in pids.items() if machine.started(pid) is not None]
 
 
 @pytest.fixture
@@ -191,6 +110,17 @@ def test_a_process_that_does_not_stay_up_ends_all_loudly(tmp_path: Path) -> None
     with pytest.raises(CannotStart, match=r"ended 5 times within 60 s(.|\n)*no such thing"):
         server.keep_alive()
     server.end()
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    mode = tmp_path.stat().st_mode
+    with pytest.raises(CannotStart, match="other things"):
+        up.make_home(tmp_path)
+    assert tmp_path.stat().st_mode == mode
+    up.make_home(tmp_path / "new")
+    (tmp_path / "new" / ".lock").touch()
+    up.make_home(tmp_path / "new")
 
 
 def test_other_names_are_asked_for_before_others_are_let_in(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from engine.plan import Step
 from tests.worker.conftest import RedisOfTest
 from tests.worker.stage import Stage, scripted
 
-pytestmark = [pytest.mark.chaos, pytest.mark.redis, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chaos, pytest.mark.redis, pytest.mark.timeout(1000)]
 SEED = int(os.environ.get("FADRM_CHAOS_SEED", time.time_ns() % 100_000))
 JOBS = int(os.environ.get("FADRM_CHAOS_JOBS", "30"))
-NUM_WORKERS = 2
+NUM_WORKERS, FAULTS_PER_JOB = 2, 3
 log = logging.getLogger(__name__)
 TIMES = {"lease_s": 4.0, "self_fence_s": 2.5, "sweep_s": 0.5, "max_crashes": 50, "max_attempts": 200}
 
@@ -120,13 +120,15 @@ def test_nothing_is_lost_and_nothing_is_done_twice(
     villain = Villain(stage, redis, SEED)
     ids = [stage.submit(*job_of(number, dice)) for number in range(JOBS)]
     cancelled = set(dice.sample(ids, JOBS // 10))
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 800
     next_strike = time.monotonic() + 3
+    strikes = FAULTS_PER_JOB * JOBS
     while unfinished(stage):
         assert time.monotonic() < deadline, f"seed {SEED}: {unfinished(stage)} jobs left"
-        if time.monotonic() > next_strike and unfinished(stage) > 2:
+        if time.monotonic() > next_strike and strikes:
             villain.strike()
-            next_strike = time.monotonic() + dice.uniform(0.2, 1.2)
+            strikes -= 1
+            next_strike = time.monotonic() + dice.uniform(0.2, 2.0)
         if cancelled and dice.random() < 0.02:
             job_id = cancelled.pop()
             if stage.job(job_id).state not in TERMINAL_JOB_STATES:

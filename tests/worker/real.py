@@ -8,6 +8,7 @@ from app.models import Event, Step
 from engine.datasets import describe
 from engine.plan import Plan, StepKind, plan
 from engine.spec import Digits, Evaluation, Fadrm, JobSpec, Labels, Patches, Resources, Teacher
+from engine.store import Store
 from tests.worker.stage import Stage
 
 SPEC = JobSpec(
@@ -24,18 +25,23 @@ SPEC = JobSpec(
 SETTINGS = {"FADRM_THREADS": "1", "FADRM_CHECKPOINT_S": "0.2", "FADRM_SELF_FENCE_S": "20", "FADRM_LEASE_S": "30"}
 
 
-def tiny_plan() -> Plan:
+def tiny_plan(spec: JobSpec = SPEC) -> Plan:
     """Its steps: prepare, teach, select, two shards of recover, relabel, package."""
-    return plan(SPEC, describe(SPEC.dataset))
+    return plan(spec, describe(spec.dataset))
 
 
 def images_of(stage: Stage) -> dict[str, bytes]:
+    """The images that the recover steps left."""
+    return images_below(stage.store, tiny_plan())
+
+
+def images_below(store: Store, steps: Plan) -> dict[str, bytes]:
     """Every file that the recover steps left, but for manifests, which hold times, and previews, which are for looking."""
-    folders = [stage.store.step(step.key) for step in tiny_plan().steps if step.kind == StepKind.RECOVER]
+    folders = [store.step(step.key) for step in steps.steps if step.kind == StepKind.RECOVER]
     files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
     assert files
     images = [path for path in files if path.name != "manifest.json" and path.parent.name != "previews"]
-    return {str(path.relative_to(stage.store.root)): path.read_bytes() for path in images}
+    return {str(path.relative_to(store.root)): path.read_bytes() for path in images}
 
 
 def until_recovering(stage: Stage, *, after: int = 0) -> None:
