@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
@@ -9,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from app import cli, local, up
+from app import cli, local, terminal, up
+from app.client import Client
 from app.main import create_app, server
 from app.redis_server import write_private
 from app.settings import Settings
@@ -75,6 +78,20 @@ def test_a_job_from_submission_to_download(served: World, run: Run, tmp_path: Pa
     assert code == 0 and job_id in told and "succeeded" in told
     code, told, _ = run("download", job_id, "--to", str(tmp_path / "got"))
     assert code == 0 and (tmp_path / "got" / "card.md").read_text() == "# A card\n"
+
+
+def test_a_terminal_gets_bars_and_the_moment_of_the_first_images(served: World, owner: Person) -> None:
+    job = served.submit(owner, chain("bars", 3))
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    worker = threading.Timer(0.5, served.work)
+    worker.start()
+    with Client(Settings().url, owner.token) as client:
+        ended = terminal.follow(client, job.id, console)
+    worker.join()
+    assert ended.state == "succeeded"
+    assert isinstance(console.file, io.StringIO)
+    told = console.file.getvalue()
+    assert "✔ Recover" in told and "100 %" in told and "First images after" in told
 
 
 def test_a_preset_is_submitted_and_cancelled(served: World, run: Run) -> None:
