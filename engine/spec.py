@@ -10,6 +10,7 @@ import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticKnownError
 
 from engine.networks import NETWORKS
 
@@ -42,6 +43,17 @@ TeacherName = Annotated[
 ]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Resolution = Annotated[int, Field(ge=8, le=MAX_RESOLUTION)]
+
+
+def _at_least_one(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What `min_length=1` says, but silent when an entry is wrong: pydantic counts the right ones only."""
+    if not values:
+        raise PydanticKnownError("too_short", {"field_type": "Tuple", "min_length": 1, "actual_length": 0})
+    return values
+
+
+NotEmpty = AfterValidator(_at_least_one)
+MIN_ITEMS: dict[str, Any] = {"minItems": 1}  # the same for the JSON schema
 
 
 class Digits(_Part):
@@ -118,10 +130,10 @@ class Fadrm(_Part):
     alpha: float = Field(
         0.5, ge=0, le=1, description="Weight of the optimised image when its patch is mixed in (eq. 9)."
     )
-    budgets: tuple[Annotated[int, Field(ge=1, le=100_000)], ...] = Field(
+    budgets: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], NotEmpty] = Field(
         (500, 500, 500, 500),
-        min_length=1,
         max_length=16,
+        json_schema_extra=MIN_ITEMS,
         description="Iterations of each stage; the patch is mixed in between stages, so k is their number less one.",
     )
     sizes: tuple[Resolution, ...] | None = Field(
@@ -187,7 +199,9 @@ class Evaluation(_Part):
         ("rded", "random"),
         description="Judged beside the method: rded (easiest crops), patches (those the method starts from), random.",
     )
-    labels: tuple[Literal["soft", "hard"], ...] = Field(("soft", "hard"), min_length=1)
+    labels: Annotated[tuple[Literal["soft", "hard"], ...], NotEmpty] = Field(
+        ("soft", "hard"), json_schema_extra=MIN_ITEMS
+    )
     lr: float = Field(0.001, gt=0, le=1, description="AdamW's learning rate.")
     eta: float = Field(2.0, ge=1, le=10, description="Smoothing of the learning rate (eq. 57): 1 ends at 0, 2 at half.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="On weights of two and more dimensions only.")
@@ -217,7 +231,7 @@ class JobSpec(_Part):
     dataset: DatasetSpec = Field(default_factory=Digits)
     ipc: int = Field(10, ge=1, le=5000, description="Synthetic images per class.")
     method: Method = Field(default_factory=Fadrm)
-    teachers: tuple[Teacher, ...] = Field((Teacher(),), min_length=1, max_length=8)
+    teachers: Annotated[tuple[Teacher, ...], NotEmpty] = Field((Teacher(),), max_length=8, json_schema_extra=MIN_ITEMS)
     patches: Patches = Patches()
     labels: Labels = Labels()
     evaluation: Evaluation = Evaluation()

@@ -31,6 +31,8 @@ def test_it_survives_json() -> None:
         ({"method": {"method": "fadrm", "alpha": 1.5}}, ("method", "fadrm", "alpha"), "less than or equal to 1"),
         ({"method": {"method": "fadrm", "sizes": [32], "budgets": [1, 2]}}, ("method", "fadrm"), "one size per stage"),
         ({"teachers": []}, ("teachers",), "at least 1"),
+        ({"evaluation": {"labels": []}}, ("evaluation", "labels"), "at least 1"),
+        ({"method": {"method": "fadrm", "budgets": [0]}}, ("method", "fadrm", "budgets", 0), "greater than or equal"),
         ({"teachers": [{"network": "vgg"}]}, ("teachers", 0, "network"), "'vgg' is no network this engine knows"),
         ({"evaluation": {"students": ["resnet18", "resnet18"]}}, ("evaluation",), "students names something twice"),
         ({"dataset": {"source": "folder"}}, ("dataset", "folder", "path"), "Field required"),
@@ -40,7 +42,7 @@ def test_it_survives_json() -> None:
 def test_a_mistake_is_named_where_it_is(spec: dict[str, Any], place: tuple[str | int, ...], words: str) -> None:
     with pytest.raises(ValidationError) as caught:
         JobSpec.model_validate(spec)
-    error = caught.value.errors()[0]
+    (error,) = caught.value.errors()
     assert error["loc"] == place and words in error["msg"]
 
 
@@ -59,4 +61,5 @@ def test_every_field_of_the_form_says_its_bounds() -> None:
     schema = JobSpec.model_json_schema()
     fadrm = schema["$defs"]["Fadrm"]["properties"]
     assert (fadrm["alpha"]["minimum"], fadrm["alpha"]["maximum"], fadrm["alpha"]["default"]) == (0, 1, 0.5)
+    assert schema["properties"]["teachers"]["minItems"] == fadrm["budgets"]["minItems"] == 1
     assert "resnet18" in schema["$defs"]["Teacher"]["properties"]["network"]["enum"]
