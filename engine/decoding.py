@@ -10,7 +10,6 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 TEST_MARGIN = 256 / 224  # large test images are resized to this much more than what is cut out of their middle
-LARGE_PX = 128  # what large means
 MAX_PIXELS = 100_000_000  # of one image: more is taken for an attack on the memory
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SMALL_BELOW_PX = 128  # below this side a network takes its small form: 3x3 stem of stride 1, no max pooling
-SMALL_PX, LARGE_PX = 32, 224  # the sides that the facts are given for
+# Below this side images are small, and a network takes its small form: 3x3 stem of stride 1, no max pooling.
+SMALL_BELOW_PX = 128
+SMALL_PX, LARGE_PX = 32, 224  # the sides of small and large images that the facts are given for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from engine.models import frozen
 from engine.pixels import limits, resized
 from engine.precision import Precision, computing, gradient_scaler, restore_scaler, scaler_state
 from engine.randomness import generator
-from engine.schedule import recover_lr
+from engine.schedule import cosine_lr
 from engine.spec import Fadrm
 from engine.statistics import BatchNormStatistics
 
@@ -169,7 +169,7 @@ class Recovery:
         if stage != self._stage:
             size = self.recipe.stages[stage].size
             self._open(stage, inject(self.images, self._patches, size=size, alpha=self.recipe.alpha))
-        lr = recover_lr(step, steps=self.recipe.steps, lr=self.recipe.lr)
+        lr = cosine_lr(step, steps=self.recipe.steps, lr=self.recipe.lr)
         teacher = step % len(self._teachers)
         loss = self._descend(teacher, lr)
         self.step = step + 1

@@ -2,14 +2,15 @@
 
 import math
 
+from engine.networks import SMALL_BELOW_PX
+
 LOW_RESOLUTION = 200 / 224  # eq. 8: the share at which large images spend every other stage
-LARGE_PX = 128  # from this side on images are large
 
 
-def recover_lr(step: int, *, steps: int, lr: float) -> float:
-    """Adam's rate at iteration `step` of `steps`: one cosine from `lr` to 0 over the whole budget, not per stage.
+def cosine_lr(step: int, *, steps: int, lr: float) -> float:
+    """The rate at step `step` of `steps`: one cosine from `lr` to 0. Of recovery over its whole budget, not per stage.
 
-    Source: FADRM recover.py, lr_cosine_policy without warm-up.
+    Source: FADRM recover.py, lr_cosine_policy without warm-up. Teachers use it too.
     """
     return lr * 0.5 * (1 + math.cos(math.pi * step / steps))
 
@@ -25,9 +26,11 @@ def student_lr(epoch: int, *, epochs: int, lr: float, eta: float) -> float:
 def stage_sizes(resolution: int, stages: int) -> tuple[int, ...]:
     """Resolution of each stage, px: 200 and 224 in turn at 224, ending at full size; small images keep their own.
 
+    No stage of large images is so small that networks would take their form for small ones.
     Source: arXiv 2506.24125 eq. 5 and 6; FADRM scripts.
     """
-    low = round(resolution * LOW_RESOLUTION) if resolution >= LARGE_PX else resolution
+    large = resolution >= SMALL_BELOW_PX
+    low = max(round(resolution * LOW_RESOLUTION), SMALL_BELOW_PX) if large else resolution
     return tuple(resolution if (stages - stage) % 2 else low for stage in range(stages))
 
 

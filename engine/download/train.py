@@ -23,6 +23,7 @@ from engine import arrays, png
 from engine.datasets import Statistics
 from engine.labels import PLAN_ARRAYS, LabelPlan, draw_plan
 from engine.models import build
+from engine.networks import SMALL_BELOW_PX
 from engine.precision import precision_for
 from engine.randomness import seed_of
 from engine.students import Criterion, Student, StudentRecipe, hard_criterion, soft_criterion, top1_pct
@@ -144,12 +145,12 @@ def _load(facts: dict[str, Any], test: Path | None) -> Set:
 
 
 def _test_folder(facts: dict[str, Any], folder: Path) -> tuple[Tensor, Tensor]:
-    from engine.decoding import LARGE_PX, opened, square  # here: it needs Pillow
+    from engine.decoding import opened, square  # here: it needs Pillow
 
     images, labels, side = [], [], facts["resolution"]
     for entry in facts["classes"]:
         for file in sorted(path for path in (folder / entry["name"]).iterdir() if path.is_file()):
-            images.append(square(opened(file), side, margin=side >= LARGE_PX))
+            images.append(square(opened(file), side, margin=side >= SMALL_BELOW_PX))
             labels.append(entry["index"])
     return torch.stack(images), torch.tensor(labels)
 

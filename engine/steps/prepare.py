@@ -21,9 +21,9 @@ from engine.checkpoint import opened_array, place
 from engine.context import Context, Result, State, Telling
 from engine.data import chunks
 from engine.datasets import IMAGENET, KNOWN_STATISTICS, Statistics, describe
-from engine.decoding import LARGE_PX
 from engine.errors import DatasetInvalid
 from engine.events import Event, Log, Progress, Started
+from engine.networks import SMALL_BELOW_PX
 from engine.params import PrepareParams
 from engine.reading import Origin, Picture, ReadError, open_origin
 from engine.spec import Torchvision
@@ -115,7 +115,7 @@ class _Writer:
 
     def _decode(self, split: str, pool: ThreadPoolExecutor, part: slice) -> None:
         side = self.context.params.resolution
-        decode = partial(_decoded, resolution=side, margin=split == "test" and side >= LARGE_PX)
+        decode = partial(_decoded, resolution=side, margin=split == "test" and side >= SMALL_BELOW_PX)
         for index, found in enumerate(pool.map(decode, self.splits[split][part]), part.start):
             if isinstance(found, ReadError):
                 self.unreadable.append((found.file, found.reason))
@@ -166,7 +166,7 @@ def _statistics(context: Context[PrepareParams]) -> Statistics:
     params = context.params
     if isinstance(params.dataset, Torchvision):
         return KNOWN_STATISTICS[params.dataset.name]
-    if params.resolution >= LARGE_PX:
+    if params.resolution >= SMALL_BELOW_PX:
         return IMAGENET
     return statistics_of_pixels(arrays.read(context.out / "train.npy"))
 

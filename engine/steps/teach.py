@@ -28,6 +28,7 @@ from engine.params import TeachParams
 from engine.pixels import normalised
 from engine.precision import Precision, computing, gradient_scaler, restore_scaler, scaler_state
 from engine.randomness import generator, repeatable, seed_of
+from engine.schedule import cosine_lr
 from engine.spec import Teacher
 from engine.store import sha256_of_file
 from engine.students import top1_pct
@@ -151,7 +152,7 @@ class _Training:
         images, labels = self._augmented(indices), self.data.train_labels[indices].to(self.device)
         self.model.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = _lr(self.step, steps=self.teacher.epochs * self.batches, lr=self.teacher.lr)
+            group["lr"] = cosine_lr(self.step, steps=self.teacher.epochs * self.batches, lr=self.teacher.lr)
         with repeatable(self.teacher.seed, "teach", "dropout", self.step, device=self.device):
             with computing(self.precision, self.device):
                 logits = self.model(images)
@@ -237,8 +238,3 @@ def _optimizer(model: nn.Module, teacher: Teacher) -> torch.optim.Optimizer:
     if teacher.optimizer == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=teacher.lr, weight_decay=teacher.weight_decay)
     return torch.optim.SGD(model.parameters(), lr=teacher.lr, momentum=MOMENTUM, weight_decay=teacher.weight_decay)
-
-
-def _lr(step: int, *, steps: int, lr: float) -> float:
-    """One cosine from `lr` to 0."""
-    return lr * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.schedule import default_jitter, recover_lr, stage_sizes, student_lr
+from engine.schedule import cosine_lr, default_jitter, stage_sizes, student_lr
 from tests.engine import golden
 
 
 def test_recoverys_rate_is_the_authors_cosine_over_the_whole_budget() -> None:
     official = golden.stored("lr_schedule")["recover_B2000_lr0.25"]
-    ours = torch.tensor([recover_lr(step, steps=2000, lr=0.25) for step in range(2000)], dtype=torch.float64)
+    ours = torch.tensor([cosine_lr(step, steps=2000, lr=0.25) for step in range(2000)], dtype=torch.float64)
     torch.testing.assert_close(ours, official, atol=1e-12, rtol=0)
 
 
@@ -29,6 +29,8 @@ def test_students_rate_is_the_authors(epochs: int, eta: int) -> None:
         (224, 4, (200, 224, 200, 224)),
         (224, 3, (224, 200, 224)),
         (224, 1, (224,)),
+        (144, 2, (129, 144)),
+        (128, 2, (128, 128)),
         (64, 4, (64, 64, 64, 64)),
         (16, 2, (16, 16)),
     ],
