@@ -72,7 +72,7 @@ class EvaluateParams(_Part):
 
 
 class PackageParams(_Part):
-    """Make the download. Needs `data`, `images.<i>`, `labels`, `teacher.<i>`, `patches` where there are, and `row.<i>`."""
+    """Make the download. Needs `data`, `images.<i>`, `labels`, `teacher.<i>`, `row.<i>`, and `patches`, which images start from."""
 
     spec: JobSpec
     rows: tuple[tuple[str, str, str, int], ...]  # (subject, student, labels, run) of each `row.<i>`

@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from engine.datasets import Facts
-from engine.errors import ErrorReport, SpecInvalid
-from engine.networks import NETWORKS, SMALL_BELOW_PX, forward_flop
+from engine.errors import ErrorReport
+from engine.feasibility import impossibilities
+from engine.networks import forward_flop
 from engine.params import (
     EvaluateParams,
     PackageParams,
@@ -84,62 +85,12 @@ class Plan(BaseModel, frozen=True):
 
 def check(spec: JobSpec, facts: Facts) -> list[ErrorReport]:
     """What this spec asks for that its data set cannot give; empty when it can be run."""
-    return [error.report for error in _impossibilities(spec, facts)]
-
-
-def _impossibilities(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
-    smallest = min(facts.train_per_class)
-    name = facts.classes[facts.train_per_class.index(smallest)]
-    tiles = spec.ipc * spec.patches.factor**2
-    if spec.ipc > smallest:
-        yield SpecInvalid(
-            f"ipc is {spec.ipc}, but class {name!r} has only {smallest} training images.",
-            hint=f"Choose an ipc of at most {smallest}, or add images to the class.",
-            pointer="/ipc",
-        )
-    elif tiles > smallest:
-        yield SpecInvalid(
-            f"{spec.ipc} patches of {spec.patches.factor}x{spec.patches.factor} crops need {tiles} images per class, "
-            f"but class {name!r} has only {smallest}.",
-            hint=f"Set patches.factor to 1, or ipc to at most {smallest // spec.patches.factor**2}.",
-            pointer="/patches/factor",
-        )
-    elif tiles > spec.patches.candidates:
-        yield SpecInvalid(
-            f"patches.candidates is {spec.patches.candidates}, but {tiles} crops per class are to be chosen.",
-            hint=f"Set patches.candidates to at least {tiles}.",
-            pointer="/patches/candidates",
-        )
-    if isinstance(spec.method, Fadrm) and spec.method.sizes and spec.method.sizes[-1] != facts.resolution:
-        yield SpecInvalid(
-            f"The last of method.sizes is {spec.method.sizes[-1]} px, but the images are {facts.resolution} px.",
-            hint=f"End with {facts.resolution}: the last stage makes the images that are kept.",
-            pointer="/method/sizes",
-        )
-    yield from _misfits(spec, facts.resolution)
-
-
-def _misfits(spec: JobSpec, resolution: int) -> Iterator[SpecInvalid]:
-    """Networks that have no form for the images."""
-    asked = [(f"/teachers/{index}/network", teacher.network) for index, teacher in enumerate(spec.teachers)]
-    asked += [(f"/evaluation/students/{index}", name) for index, name in enumerate(spec.evaluation.students)]
-    for pointer, name in asked:
-        reason = NETWORKS[name].misfit(resolution)
-        if reason:
-            fitting = ", ".join(other for other, network in NETWORKS.items() if not network.misfit(resolution))
-            yield SpecInvalid(f"{reason}.", hint=f"Choose one of {fitting}.", pointer=pointer)
-    sizes = spec.method.sizes or () if isinstance(spec.method, Fadrm) else ()
-    if any((size < SMALL_BELOW_PX) != (resolution < SMALL_BELOW_PX) for size in sizes):
-        yield SpecInvalid(
-            f"method.sizes mixes sides below and from {SMALL_BELOW_PX} px, where networks change their form.",
-            hint=f"Keep all sizes {'below' if resolution < SMALL_BELOW_PX else 'at or above'} {SMALL_BELOW_PX} px.",
-            pointer="/method/sizes",
-        )
+    return [error.report for error in impossibilities(spec, facts)]
 
 
 def plan(spec: JobSpec, facts: Facts) -> Plan:
     """The graph of a job. Raises SpecInvalid when the data set cannot give what is asked (see `check`)."""
-    for error in _impossibilities(spec, facts):
+    for error in impossibilities(spec, facts):
         raise error
     return _Planner(spec=spec, facts=facts).plan()
 
@@ -157,9 +108,11 @@ class _Planner:
         teachers = self._teach(data)
         subjects = {"distilled": self._distilled(data, teachers)}
         for baseline in self.spec.evaluation.baselines:
-            if baseline != self.spec.method.method:
-                subjects[baseline] = self._baseline(baseline, data, teachers)
-        labels = {name: self._relabel(name, images, data, teachers) for name, images in subjects.items()}
+            images = self._baseline(baseline, data, teachers)
+            if images != subjects["distilled"]:  # a method is not its own baseline
+                subjects[baseline] = images
+        labelled = subjects if "soft" in self.spec.evaluation.labels else {"distilled": subjects["distilled"]}
+        labels = {name: self._relabel(name, images, data, teachers) for name, images in labelled.items()}
         rows = tuple(self._rows(subjects, labels, data))
         package = self._package(subjects["distilled"], labels["distilled"], rows, data, teachers)
         return Plan(steps=tuple(self.steps.values()), rows=rows, package=package)
@@ -266,10 +219,7 @@ class _Planner:
         )
         return per_image * len(self.facts.classes)
 
-    def _relabel(self, subject: str, images: dict[str, str], data: str, teachers: dict[str, str]) -> str | None:
-        """Soft labels of a subject; None where no student asks for them (the download always has them)."""
-        if "soft" not in self.spec.evaluation.labels and subject != "distilled":
-            return None
+    def _relabel(self, subject: str, images: dict[str, str], data: str, teachers: dict[str, str]) -> str:
         params = RelabelParams(
             labels=self.spec.labels, flip=self.spec.flip, seed=self.spec.seed, precision=self.spec.precision
         )
@@ -283,14 +233,13 @@ class _Planner:
             size_bytes=seen * (2 * len(self.facts.classes) + 16),
         )
 
-    def _rows(self, subjects: dict[str, dict[str, str]], labels: dict[str, str | None], data: str) -> Iterator[Row]:
+    def _rows(self, subjects: dict[str, dict[str, str]], labels: dict[str, str], data: str) -> Iterator[Row]:
         for student in self.spec.evaluation.students:
             for subject, images in subjects.items():
                 for kind in self.spec.evaluation.labels:
                     needs = {"data": data} | images
-                    soft = labels[subject]
-                    if kind == "soft" and soft is not None:
-                        needs["labels"] = soft
+                    if kind == "soft":
+                        needs["labels"] = labels[subject]
                     runs = [
                         self._evaluate(student, subject, kind, run, needs) for run in range(self.spec.evaluation.runs)
                     ]
@@ -316,20 +265,16 @@ class _Planner:
         return self._add(StepKind.EVALUATE, title, params, needs, flop=seen * self._forward(student))
 
     def _package(
-        self, images: dict[str, str], labels: str | None, rows: tuple[Row, ...], data: str, teachers: dict[str, str]
+        self, images: dict[str, str], labels: str, rows: tuple[Row, ...], data: str, teachers: dict[str, str]
     ) -> str:
         runs = [(row, index, key) for row in rows for index, key in enumerate(row.runs)]
-        needs = {"data": data} | teachers | images | {f"row.{index}": key for index, (_, _, key) in enumerate(runs)}
-        if labels is not None:
-            needs["labels"] = labels
         first = self.steps[images["images.0"]]
-        needs["patches"] = first.needs.get("patches", first.key)
+        needs = {"data": data, "labels": labels, "patches": first.needs.get("patches", first.key)} | teachers | images
+        needs |= {f"row.{index}": key for index, (_, _, key) in enumerate(runs)}
         params = PackageParams(
             spec=self.spec, rows=tuple((row.subject, row.student, row.labels, run) for row, run, _ in runs)
         )
-        size = self._num_distilled * self._image_bytes + sum(
-            step.size_bytes for step in self.steps.values() if step.key == labels
-        )
+        size = self._num_distilled * self._image_bytes + self.steps[labels].size_bytes
         return self._add(StepKind.PACKAGE, "Pack the download", params, needs, size_bytes=size)
 
 

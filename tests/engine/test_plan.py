@@ -120,6 +120,13 @@ def test_a_method_is_not_its_own_baseline(method: Rded | RandomReal) -> None:
     assert subjects == {"distilled", "rded", "random"} - {method.method}
 
 
+def test_rdeds_own_choice_is_a_baseline_of_patches_chosen_otherwise() -> None:
+    spec = _evaluation(baselines=["rded", "patches"]).model_copy(
+        update={"method": Rded(), "patches": Patches(difficulty="medium")}
+    )
+    assert {row.subject for row in _plan(spec).rows} == {"distilled", "rded"}
+
+
 def test_a_row_for_every_student_subject_and_kind_of_label() -> None:
     rows = _plan(_evaluation(students=["convnet3", "convnet3_w32"])).rows
     assert len({(row.student, row.subject, row.labels) for row in rows}) == len(rows) == 2 * 2 * 2
@@ -167,6 +174,25 @@ def test_networks_of_small_images_are_refused_for_large_ones() -> None:
 
 def test_what_can_be_is_not_refused() -> None:
     assert check(SPEC, FACTS) == []
+
+
+def test_patches_that_nobody_takes_are_not_asked_for() -> None:
+    spec = _evaluation(baselines=[]).model_copy(update={"ipc": 9, "method": RandomReal()})
+    assert check(spec, FACTS) == []
+
+
+def test_a_stage_too_small_for_a_teacher_is_refused() -> None:
+    method, teachers = Fadrm(budgets=(1, 1), sizes=(8, 16)), (Teacher(network="convnet4"),)
+    (report,) = check(_changed(method=method, teachers=teachers), describe(Digits(resolution=16)))
+    assert report.pointer == "/method/sizes" and "8 px, but teacher convnet4 needs at least 16 px" in report.message
+
+
+@pytest.mark.parametrize("resolution", [8, 64, 127, 128, 140, 224, 512])
+def test_the_sizes_that_are_filled_in_can_be_asked_for(resolution: int) -> None:
+    method, dataset = resolve_recipe(Fadrm(), resolution), Digits(resolution=resolution)
+    network = Teacher(network="resnet18")
+    spec = _evaluation(students=["resnet18"]).model_copy(update={"method": method, "teachers": (network,)})
+    assert check(spec, describe(dataset)) == []
 
 
 def test_estimates_grow_with_the_work() -> None:
