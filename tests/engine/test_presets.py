@@ -31,11 +31,17 @@ def test_the_demo_needs_no_network_and_little_work() -> None:
     assert {step.kind for step in steps} == set(StepKind)
 
 
-@pytest.mark.parametrize("name", ["cifar100-ipc10", "tiny-imagenet-ipc10"])
-def test_official_settings_are_the_authors(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "lr", "budgets", "statistics"),
+    [("cifar100-ipc10", 0.25, (500,) * 4, "batch"), ("tiny-imagenet-ipc10", 0.01, (500,) * 2, "running")],
+)
+def test_official_settings_are_those_of_the_authors_code(
+    name: str, lr: float, budgets: tuple[int, ...], statistics: str
+) -> None:
     spec = PRESETS[name].spec
     assert isinstance(spec.method, Fadrm)
-    assert (spec.method.lr, spec.method.alpha, spec.method.r_bn, spec.method.first_bn) == (0.25, 0.5, 0.01, 10)
-    assert (spec.labels.batch_size, spec.labels.statistics, spec.evaluation.temperature) == (16, "batch", 20)
+    assert (spec.method.lr, spec.method.budgets) == (lr, budgets)
+    assert (spec.method.alpha, spec.method.r_bn, spec.method.first_bn) == (0.5, 0.01, 10)
+    assert (spec.labels.batch_size, spec.labels.statistics, spec.evaluation.temperature) == (16, statistics, 20)
     assert (spec.evaluation.lr, spec.evaluation.eta, spec.evaluation.weight_decay) == (0.001, 2, 0.01)
     assert spec.teachers[0].network == spec.evaluation.students[0] == "resnet18"
