@@ -24,7 +24,7 @@ from engine.spec import JobSpec
 
 if TYPE_CHECKING:  # torch takes seconds to import: `plan` and mistakes do without it
     from engine.events import Event
-    from engine.plan import Step
+    from engine.plan import Plan, Step
     from engine.store import Store
 
 
@@ -77,15 +77,20 @@ def read_spec(source: str) -> JobSpec:
 
 def _parsed(path: Path) -> Any:
     try:
-        if path.suffix in (".yaml", ".yml"):
-            import yaml  # here: the engine itself does without
-
-            return yaml.safe_load(path.read_text())
-        return json.loads(path.read_text())
-    except ImportError as error:
-        raise SpecInvalid(f"{path} is YAML, and PyYAML is not installed.", hint="Write it as JSON.") from error
+        return _from_yaml(path) if path.suffix in (".yaml", ".yml") else json.loads(path.read_text())
     except ValueError as error:
         raise SpecInvalid(f"{path} cannot be parsed: {error}.") from error
+
+
+def _from_yaml(path: Path) -> Any:
+    try:
+        import yaml  # here: the engine itself does without
+    except ImportError as error:
+        raise SpecInvalid(f"{path} is YAML, and PyYAML is not installed.", hint="Write it as JSON.") from error
+    try:
+        return yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(error) from error
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -108,23 +113,25 @@ def _run(options: argparse.Namespace) -> int:
     from engine.datasets import describe
     from engine.errors import Drained
     from engine.events import Failed
+    from engine.plan import plan
     from engine.run import run
     from engine.serve import Drain
     from engine.store import Store
 
     spec, store, drain = read_spec(options.spec), Store(options.out / "store"), Drain()
-    device = devices.pick(options.device)
-    devices.configure(device, threads=options.threads or usual_threads(describe(spec.dataset).resolution))
+    facts, device = describe(spec.dataset), devices.pick(options.device)
+    planned = plan(spec, facts)
+    devices.configure(device, threads=options.threads or usual_threads(facts.resolution))
     drain.listen()
     try:
-        for step, event in run(spec, store, device=device, stop=drain.is_set):
+        for step, event in run(planned, store, device=device, stop=drain.is_set):
             _tell(step, event)
             if isinstance(event, Failed):
                 return EXIT_FAILED
     except Drained as drained:
         print(f"{drained}; run the same command to go on", file=sys.stderr)
         return EXIT_DRAINED
-    _print_card(spec, store, options.out)
+    _print_card(planned, store, options.out)
     return 0
 
 
@@ -149,15 +156,12 @@ def _tell(step: Step, event: Event) -> None:
     print(line, file=sys.stderr)
 
 
-def _print_card(spec: JobSpec, store: Store, out: Path) -> None:
+def _print_card(planned: Plan, store: Store, out: Path) -> None:
     """The score card, and a copy of the download."""
     import shutil
 
-    from engine.datasets import describe
-    from engine.plan import plan
     from engine.scores import collect, table, verdicts
 
-    planned = plan(spec, describe(spec.dataset))
     scores = collect(
         ((row.subject, row.student, row.labels), store.manifest(key).result) for row in planned.rows for key in row.runs
     )

@@ -23,7 +23,7 @@ class Started(_Event):
 
     type: Literal["started"] = "started"
     total: int  # units of work in this step
-    unit: str  # "iterations", "epochs", "images"
+    unit: str  # "images", "classes", "epochs", "image-iterations"
     resumed_at: int = 0
     device: str = "cpu"
 
@@ -38,7 +38,7 @@ class Progress(_Event):
 
 
 class Metric(_Event):
-    """Values at one place of one curve: x is an iteration or an epoch, counted from 0 (`unit` of `Started`)."""
+    """Values at one place of one curve: x is an iteration or an epoch, or the ipc of `recover.loss_end`; all from 0."""
 
     type: Literal["metric"] = "metric"
     x: int

@@ -32,6 +32,7 @@ class SelectParams(_Part):
     patches: Patches | None  # None for whole random images
     ipc: int
     seed: int
+    precision: Precision
 
 
 class RecoverParams(_Part):

@@ -42,7 +42,7 @@ class StepKind(StrEnum):
 
 
 # Raised when a kind's code comes to give other bytes for equal params: keys change, and old output is not taken for new.
-CODE_VERSIONS = dict.fromkeys(StepKind, 1)
+CODE_VERSIONS = dict.fromkeys(StepKind, 1) | {StepKind.PACKAGE: 2}
 SHARD_FLOP = 5e14  # a recover step's size: some seconds on a large GPU, a quarter of an hour on two CPU cores
 
 
@@ -161,7 +161,7 @@ class _Planner:
         return teachers
 
     def _select(self, patches: Patches | None, title: str, data: str, teachers: dict[str, str]) -> str:
-        params = SelectParams(patches=patches, ipc=self.spec.ipc, seed=self.spec.seed)
+        params = SelectParams(patches=patches, ipc=self.spec.ipc, seed=self.spec.seed, precision=self.spec.precision)
         size = self._num_distilled * self._image_bytes
         if patches is None:
             return self._add(StepKind.SELECT, title, params, {"data": data}, size_bytes=size)

@@ -3,6 +3,7 @@
 N images (one per class of the block), C channels, H W pixels, K classes.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -205,7 +206,7 @@ class Recovery:
         """The losses as numbers, fetched from the device at once."""
         whole = torch.isfinite(self.images).all().float() if ends_stage else torch.ones_like(loss.total)
         total, ce, bn, finite = torch.stack([loss.total, loss.ce, loss.bn, whole]).detach().double().tolist()
-        if not finite or total - total != 0:
+        if not finite or not math.isfinite(total):
             raise Diverged("recovery", self.step - 1)
         return total, ce, bn
 

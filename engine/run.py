@@ -13,11 +13,9 @@ from pydantic import BaseModel
 from engine import device as devices
 from engine.checkpoint import Checkpoints
 from engine.context import Context
-from engine.datasets import describe
 from engine.errors import DiskFull, EngineError, ErrorReport
 from engine.events import Event, Failed, Finished
-from engine.plan import Step, plan
-from engine.spec import JobSpec
+from engine.plan import Plan, Step
 from engine.steps import PARAMS, STEPS
 from engine.store import Store, write_manifest
 
@@ -69,7 +67,7 @@ def perform(
 
 
 def run(
-    spec: JobSpec,
+    planned: Plan,
     store: Store,
     *,
     device: torch.device,
@@ -77,7 +75,7 @@ def run(
     checkpoint_s: float = 60.0,
 ) -> Iterator[tuple[Step, Event]]:
     """A whole job, step after step; those that the store holds already are passed over. Ends early after a Failed."""
-    for step in plan(spec, describe(spec.dataset)).steps:
+    for step in planned.steps:
         if store.is_whole(step.key):
             continue
         out = store.attempt(step.key, 0)

@@ -27,9 +27,7 @@ from engine.store import sync
 from engine.students import top1_pct
 
 SURE = 5  # times chance: a teacher this good on real images ...
-LOST = (
-    2  # ... which recognises its own images less often than so many times chance, probably has its classes in disorder
-)
+LOST = 2  # ... that recognises these images less often than so many times chance, has its classes in another order
 
 
 def relabel(context: Context[RelabelParams]) -> Telling:

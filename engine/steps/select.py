@@ -69,16 +69,17 @@ class _Selection:
         params, folder = context.params, context.folder("data")
         data = real_data(folder)
         classes, side = data.num_classes, data.resolution
-        tiles = 1 if params.patches is None else params.patches.factor**2
         selection = cls(
             params=params,
             data=data,
             train=resident(folder, "train", context.device),
             ranker=None if params.patches is None else teacher(context.folder("teacher.0"), context.device),
-            precision=devices.resolve("auto", context.device),
+            precision=devices.resolve(params.precision, context.device),
             device=context.device,
             images=arrays.create(context.out / "images.npy", (params.ipc, classes, 3, side, side), torch.uint8),
-            origin=arrays.create(context.out / "origin.npy", (params.ipc, classes, tiles, 5), torch.int64),
+            origin=arrays.create(
+                context.out / "origin.npy", (params.ipc, classes, _factor(params) ** 2, 5), torch.int64
+            ),
             scores=[],
         )
         selection.restore(context.resumed())
@@ -134,7 +135,7 @@ class _Selection:
     def _cut(self, label: int) -> None:
         """Make a class's images from their origins."""
         origin = self.origin[:, label].transpose(0, 1).reshape(-1, 5)
-        side, factor = self.data.resolution, 1 if self.params.patches is None else self.params.patches.factor
+        side = self.data.resolution
         crops = [
             cut(
                 batch_of(self.train, origin[part, 0], self.device),
@@ -144,17 +145,18 @@ class _Selection:
             )[:, 0]
             for part in _parts(len(origin))
         ]
-        images = tiled(torch.cat(crops), factor)[..., :side, :side]
+        images = tiled(torch.cat(crops), _factor(self.params))[..., :side, :side]
         self.images[:, label] = to_pixels(denormalised(images, self.data.statistics)).cpu()
 
     @property
     def _tile_side(self) -> int:
         """px; the last row and column of an odd image are cut off."""
-        return (
-            self.data.resolution
-            if self.params.patches is None
-            else ceil(self.data.resolution / self.params.patches.factor)
-        )
+        return ceil(self.data.resolution / _factor(self.params))
+
+
+def _factor(params: SelectParams) -> int:
+    """Tiles a side of an image."""
+    return 1 if params.patches is None else params.patches.factor
 
 
 def _parts(count: int) -> list[slice]:

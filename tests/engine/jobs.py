@@ -57,10 +57,11 @@ class Job:
 def carried_out(spec: JobSpec, root: Path) -> Job:
     """Do a whole job in this process."""
     store = Store(root)
-    events = list(run(spec, store, device=CPU))
+    planned = plan(spec, describe(spec.dataset))
+    events = list(run(planned, store, device=CPU))
     failed = [event.error for _, event in events if isinstance(event, Failed)]
     assert not failed, failed
-    return Job(spec=spec, store=store, plan=plan(spec, describe(spec.dataset)), events=events)
+    return Job(spec=spec, store=store, plan=planned, events=events)
 
 
 def attempt(

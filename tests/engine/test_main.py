@@ -55,6 +55,12 @@ def test_a_mistake_in_a_spec_is_one_sentence(
     assert words in capsys.readouterr().err
 
 
+def test_broken_yaml_is_a_mistake_in_the_spec_too(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("ipc: [3\nseed: ")
+    with pytest.raises(SpecInvalid, match="cannot be parsed"):
+        read_spec(str(tmp_path / "spec.yaml"))
+
+
 def test_a_spec_that_is_not_there_is_answered_with_the_presets() -> None:
     with pytest.raises(SpecInvalid, match="no file and no preset") as caught:
         read_spec("demon")

@@ -13,9 +13,10 @@ import torch
 
 from engine import steps
 from engine.context import Context, Telling
+from engine.datasets import describe
 from engine.errors import Drained
 from engine.events import Failed, Finished, Started
-from engine.plan import StepKind
+from engine.plan import StepKind, plan
 from engine.run import perform, report_of, run
 from engine.spec import Evaluation
 from tests.engine.jobs import CPU, SPEC, Job
@@ -37,19 +38,23 @@ def test_what_is_published_is_sealed_and_its_work_forgotten(job: Job) -> None:
 
 
 def test_a_whole_job_is_not_done_again(job: Job) -> None:
-    assert list(run(SPEC, job.store, device=CPU)) == []
+    assert list(run(job.plan, job.store, device=CPU)) == []
 
 
 def test_another_student_is_all_that_is_done(job: Job) -> None:
     evaluation = Evaluation.model_validate(SPEC.evaluation.model_dump() | {"lr": 0.02, "runs": 1, "labels": ["soft"]})
     spec = SPEC.model_copy(update={"evaluation": evaluation})
-    done = Counter(step.kind for step, event in run(spec, job.store, device=CPU) if isinstance(event, Finished))
+    done = Counter(
+        step.kind
+        for step, event in run(plan(spec, describe(spec.dataset)), job.store, device=CPU)
+        if isinstance(event, Finished)
+    )
     assert done == {StepKind.EVALUATE: 2, StepKind.PACKAGE: 1}
 
 
 def test_a_failure_ends_the_job_with_its_report(job: Job) -> None:
     spec = SPEC.model_copy(update={"precision": "fp16"})
-    *_, (step, event) = run(spec, job.store, device=CPU)
+    *_, (step, event) = run(plan(spec, describe(spec.dataset)), job.store, device=CPU)
     assert step.kind == StepKind.TEACH and isinstance(event, Failed)
     assert event.error.pointer == "/precision" and "fp16" in event.error.message
 
