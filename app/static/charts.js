@@ -146,7 +146,8 @@ export class Chart {
           scale,
           side: place === 0 ? 3 : 1,
           size: 46,
-          grid: place === 0 ? axis.grid : { show: false },
+          grid: place === 0 ? { ...axis.grid, ...(this.log && { filter: decades }) } : { show: false },
+          ticks: { ...axis.ticks, ...(this.log && { filter: decades }) },
           values: (plot, splits) => splits.map((value) => (value === null ? "" : number(value, 3))),
         })),
       ],
@@ -253,6 +254,13 @@ export class Chart {
     table.tHead.replaceChildren(head);
     table.tBodies[0].replaceChildren(...body);
   }
+}
+
+/** On a logarithmic axis that spans much, only the powers of ten have lines. */
+function decades(plot, splits) {
+  const wide = splits.at(-1) / splits[0] > 50;
+  const isPower = (value) => Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9;
+  return splits.map((value) => (wide && !isPower(value) ? null : value));
 }
 
 function nearest(row, place) {
