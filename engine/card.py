@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from engine.networks import SMALL_BELOW_PX
 from engine.scores import Score, table, verdicts
 from engine.spec import Fadrm, JobSpec, RandomReal
 
-BATCH_CAVEAT = """Their batch norm used the statistics of each half batch (BSSL), so a label is valid only together with
-the other images of its half batch: leave out or shuffle whole half batches, never single labels."""
+BATCH_CAVEAT = """Their batch norm used the statistics of each half batch (BSSL; the first n // 2 of a batch's n positions, or the rest),
+so a label is valid only together with the other images of its half batch: leave out or shuffle whole half batches, never
+single labels."""
 
 
 def card(facts: dict[str, Any], spec: JobSpec, scores: Sequence[Score]) -> str:
@@ -32,8 +34,7 @@ def _parts(facts: dict[str, Any], spec: JobSpec, scores: Sequence[Score]) -> Ite
         for teacher in facts["teachers"]
     )
     yield _use(facts)
-    if facts["labels"] is not None:
-        yield _labels(facts["labels"])
+    yield _labels(facts["labels"])
     yield _files(facts)
 
 
@@ -68,9 +69,12 @@ def _reading(scores: Sequence[Score]) -> Iterator[str]:
 
 def _use(facts: dict[str, Any]) -> str:
     mean, std = (", ".join(f"{value:.4f}" for value in facts["normalisation"][name]) for name in ("mean", "std"))
+    needs = "torch alone" if facts["resolution"] < SMALL_BELOW_PX else "torch and torchvision, whose networks it trains"
+    test = " The test images are too large to be in here: name a folder of classes with `--test FOLDER`."
+    missing = "" if facts["has_test"] else test
     return f"""## Use
 
-`python train.py` trains the students of this card again and prints their accuracies beside it. It needs torch alone.
+`python train.py` trains the students of this card again and prints their accuracies beside it. It needs {needs}.{missing}
 
 The images are plain 8-bit RGB files in folders of classes, as `torchvision.datasets.ImageFolder` reads them.
 Divide by 255, then normalise with mean ({mean}) and standard deviation ({std})."""
@@ -84,7 +88,8 @@ def _labels(labels: dict[str, Any]) -> str:
 that can be memory-mapped. Position p of epoch e shows image `order[e, p]` (of `images` in manifest.json), cut out at
 `boxes[e, p]` (top, left, height, width; resized to the full side, bilinear with antialias), mirrored where `flips[e, p]`.
 In its batch b, the rectangle `mix_boxes[e, b]` (top, left, bottom, right) comes from the image at position
-`partners[e, p]` of the same batch. `logits[e, p]` is the label of what results.
+`partners[e, p]` of the same batch. `logits[e, p]` is the label of what results. A last image that would be
+alone in its batch belongs to the batch before.
 
 {caveat}"""
 
@@ -95,6 +100,7 @@ def _files(facts: dict[str, Any]) -> str:
 
 - `images/<class index>_<class name>/<ipc>.png`
 - `labels/*.npy`: the soft labels
-{test}- `manifest.json`: classes, normalisation, spec, seed, versions, teachers, the source of each image, checksums
+{test}- `manifest.json`: classes, normalisation, spec, seed, versions, teachers, checksums, and the sources of each image: the
+  training file (or its index in the data set), and the crop in pixels of that file's {facts["resolution"]} px square
 - `train.py`, `engine/`: the training code of the server that made this, word for word
 - `SHA256SUMS`: for `sha256sum -c`"""

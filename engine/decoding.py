@@ -3,6 +3,7 @@
 S pixels of the square result.
 """
 
+import struct
 from pathlib import Path
 
 import torch
@@ -11,7 +12,10 @@ from torch import Tensor
 
 TEST_MARGIN = 256 / 224  # large test images are resized to this much more than what is cut out of their middle
 MAX_PIXELS = 100_000_000  # of one image: more is taken for an attack on the memory
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)  # what Pillow raises
+UNREADABLE = (  # what Pillow raises; the second line for damaged EXIF
+    *(OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError),
+    *(struct.error, LookupError, TypeError, OverflowError),
+)
 
 
 def opened(path: Path) -> Image.Image:
@@ -26,12 +30,14 @@ def opened(path: Path) -> Image.Image:
 def square(image: Image.Image, resolution: int, *, margin: bool = False) -> Tensor:
     """Any image -> (3, S, S) uint8: upright, RGB, shorter side resized (bilinear), the middle cut out.
 
-    margin: cut it out of a slightly larger one, as large test images are.
+    margin: cut it out of a slightly larger one, as large test images are. Raises one of UNREADABLE.
     """
     image = as_rgb(ImageOps.exif_transpose(image))
     shorter = round(resolution * TEST_MARGIN) if margin else resolution
     scale = shorter / min(image.size)
     size = (max(round(image.width * scale), shorter), max(round(image.height * scale), shorter))
+    if size[0] * size[1] > MAX_PIXELS:  # a line of one pixel by thousands, enlarged
+        raise ValueError(f"{image.width}x{image.height} pixels are too long and narrow for a square of {resolution}")
     image = image.resize(size, Image.Resampling.BILINEAR) if size != image.size else image
     left, top = (image.width - resolution) // 2, (image.height - resolution) // 2
     image = image.crop((left, top, left + resolution, top + resolution))

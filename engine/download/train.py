@@ -1,4 +1,4 @@
-"""Train students on these images and test them on real ones. Needs torch, and nothing else.
+"""Train students on these images and test them on real ones. Needs torch alone; from 128 px on torchvision too.
 
 python train.py                      the runs of the score card again
 python train.py --labels hard        without the teachers' labels

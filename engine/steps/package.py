@@ -27,7 +27,7 @@ from engine.scores import Score, collect
 from engine.store import MANIFEST, Manifest
 
 CODE = Path(engine.__file__).parent
-MODULES = (  # all that training needs, word for word; they import torch alone
+MODULES = (  # all that training needs, word for word; they import torch alone, but for decoding (Pillow, with --test)
     "__init__",
     "arrays",
     "augment",
@@ -105,9 +105,8 @@ def _source(tile: list[int], data: RealData) -> dict[str, Any]:
 
 def _add_arrays(context: Context[PackageParams], archive: Archive, data: RealData) -> None:
     """Soft labels, and the test set where it is small."""
-    if "labels" in context.needs:
-        for name in (*PLAN_ARRAYS, "logits"):
-            archive.add_file(f"labels/{name}.npy", context.folder("labels") / f"{name}.npy")
+    for name in (*PLAN_ARRAYS, "logits"):
+        archive.add_file(f"labels/{name}.npy", context.folder("labels") / f"{name}.npy")
     if data.test.nbytes <= MAX_TEST_BYTES:
         archive.add_file("test/images.npy", context.folder("data") / "test.npy")
         archive.add_file("test/labels.npy", context.folder("data") / "test_labels.npy")
@@ -144,9 +143,7 @@ def _teacher(folder: Path) -> dict[str, Any]:
     return {name: facts[name] for name in ("network", "epochs", "top1_pct", "sha256", "precision")}
 
 
-def _labels(context: Context[PackageParams]) -> dict[str, Any] | None:
-    if "labels" not in context.needs:
-        return None
+def _labels(context: Context[PackageParams]) -> dict[str, Any]:
     on_images = _manifest(context.folder("labels")).result["teacher_top1_pct_on_images"]
     return {**context.params.spec.labels.model_dump(mode="json"), "teacher_top1_pct_on_images": on_images}
 
@@ -157,7 +154,7 @@ def _training(context: Context[PackageParams]) -> dict[str, Any]:
     return {
         "student": (*evaluation.students, spec.teachers[0].network)[0],
         "runs": evaluation.runs,
-        "labels": evaluation.labels[0] if "labels" in context.needs else "hard",
+        "labels": evaluation.labels[0],
         "epochs": spec.labels.epochs,
         "batch_size": spec.labels.batch_size,
         "cutmix": spec.labels.cutmix,

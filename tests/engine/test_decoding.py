@@ -103,3 +103,8 @@ def test_an_image_of_a_gigapixel_is_refused_before_it_is_decoded(tmp_path: Path)
     Image.new("1", (20_000, 5_001)).save(tmp_path / "image.png")
     with pytest.raises(UNREADABLE, match="more than 100,000,000"), pytest.warns(Image.DecompressionBombWarning):
         opened(tmp_path / "image.png")
+
+
+def test_an_image_of_one_pixel_by_thousands_does_not_fill_the_memory() -> None:
+    with pytest.raises(ValueError, match="60000x1 pixels are too long and narrow for a square of 224"):
+        square(Image.new("L", (60_000, 1)), 224)

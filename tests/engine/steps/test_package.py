@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from engine import arrays
+from engine.card import card
 from engine.data import real_data
 from engine.plan import StepKind
 from engine.steps.package import class_folder
@@ -107,6 +108,12 @@ def test_the_card_is_honest(download: Path) -> None:
     assert len(re.findall(r"± \d", text)) == 8  # four rows, last and best
     for words in ("Random real images", "chosen on the test set", "half batch", "on the real test set", "train.py"):
         assert words in text
+
+
+def test_the_card_of_large_images_says_what_else_training_needs(manifest: dict[str, Any], job: Job) -> None:
+    text = card(manifest | {"resolution": 224, "has_test": False}, job.spec, [])
+    assert "torch and torchvision" in text and "`--test FOLDER`" in text
+    assert "torchvision, whose" not in card(manifest, job.spec, []) and "--test" not in card(manifest, job.spec, [])
 
 
 @pytest.mark.slow
