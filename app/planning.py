@@ -32,11 +32,12 @@ def _printable(name: str) -> str:
 Name = Annotated[str, Field(max_length=80), AfterValidator(_printable)]
 
 
-class PlanIn(BaseModel):
-    """What to distil: a whole spec, or a preset and what to change in it."""
+class JobIn(BaseModel):
+    """A job to be planned or done: a whole spec, or a preset and what to change in it."""
 
     model_config = ConfigDict(extra="forbid")
 
+    name: Name | None = Field(None, description="For people. By default what is distilled, and how.")
     spec: JobSpec | None = None
     preset: str | None = Field(None, description="Name of a preset (GET /presets).")
     overrides: dict[str, Any] | None = Field(
@@ -53,12 +54,6 @@ class PlanIn(BaseModel):
         return self
 
 
-class JobIn(PlanIn):
-    """A job to be done."""
-
-    name: Name | None = Field(None, description="For people. By default what is distilled, and how.")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
     """A request that can be carried out."""
@@ -69,10 +64,10 @@ class Planned:
     plan: Plan
 
 
-def prepare(services: Services, wanted: PlanIn, cache: datasets.FactsCache | None = None) -> Planned:
+def prepare(services: Services, wanted: JobIn, cache: datasets.FactsCache | None = None) -> Planned:
     """Plan what was asked for. Raises Unprocessable with pointers into the body. cache: facts may be some seconds old."""
     spec = wanted.spec if wanted.spec is not None else _from_preset(wanted.preset or "", wanted.overrides or {})
-    return prepare_spec(services, spec, getattr(wanted, "name", None), cache)
+    return prepare_spec(services, spec, wanted.name, cache)
 
 
 def prepare_spec(

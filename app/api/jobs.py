@@ -39,7 +39,7 @@ class ListIn(BaseModel):
 
 
 @router.post("/jobs/plan", summary="What a job would do and cost; stores nothing")
-def plan_job(wanted: planning.PlanIn, request: Request, services: ServicesDep, _user: UserDep) -> planning.PlanOut:
+def plan_job(wanted: planning.JobIn, request: Request, services: ServicesDep, _user: UserDep) -> planning.PlanOut:
     planned = planning.prepare(services, wanted, request.app.state.facts)
     return planning.plan_out(services, planned)
 
