@@ -87,13 +87,18 @@ def _real_path(given: str, roots: list[Path]) -> Path:
     allowed = ", ".join(map(str, roots)) or "none"
     if not os.path.isabs(given) or "\0" in given:  # noqa: PTH117 - a NUL would make Path raise
         raise _bad_path(f"{given!r} is no absolute path.", f"Allowed roots: {allowed}.")
-    real = Path(given).resolve()
-    if not any(real.is_relative_to(root.resolve()) for root in roots):
+    try:
+        real = Path(given).resolve()
+        is_allowed = any(real.is_relative_to(root.resolve()) for root in roots)
+        is_folder = is_allowed and real.is_dir()
+    except (OSError, RuntimeError) as error:  # a name that is too long, a folder that is closed to us, links in a ring
+        raise _bad_path(f"{given} cannot be read: {error}.", f"Allowed roots: {allowed}.") from error
+    if not is_allowed:
         raise _bad_path(
             f"{given} is not under a folder that this server allows.",
             f"Allowed roots: {allowed}; an administrator sets FADRM_DATA_ROOTS.",
         )
-    if not real.is_dir():
+    if not is_folder:
         raise _bad_path(
             f"There is no folder {given}.", f"Give the path of a folder of classes; allowed roots: {allowed}."
         )

@@ -167,4 +167,7 @@ def _is_from_elsewhere(request: Request, public_url: str) -> bool:
     if origin is None:
         return False
     known = {request.headers.get("host", ""), urlsplit(public_url).netloc}
-    return urlsplit(origin).netloc not in known - {""}
+    try:
+        return urlsplit(origin).netloc not in known - {""}
+    except ValueError:  # `http://[`
+        return True

@@ -51,6 +51,7 @@ class StepState(StrEnum):
 
 TERMINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 TERMINAL_STEP_STATES = frozenset({StepState.SUCCEEDED, StepState.FAILED, StepState.CANCELLED})
+MAX_SEQ = 2**31 - 1  # of an event: what an Integer holds on every database
 
 
 class User(Base):

@@ -96,7 +96,7 @@ def default_name(spec: JobSpec, facts: Facts) -> str:
 def _from_preset(name: str, overrides: dict[str, Any]) -> JobSpec:
     preset = PRESETS.get(name)
     if preset is None:
-        message = f"There is no preset {name!r}."
+        message = f"There is no preset {name[:80]!r}."
         hint = f"Choose one of {', '.join(PRESETS)}."
         raise Unprocessable(
             message, hint=hint, errors=[ErrorReport(code="unknown_preset", message=message, pointer="/preset")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterator, Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -27,6 +28,7 @@ TAGS = (
     "source",
 )  # fields that say which model of a union is meant: pydantic puts their values into locations
 SHOWN = 80  # characters of a wrong value that are repeated
+TOLD = 50  # things that are wrong with one request which are told
 
 
 class FieldError(BaseModel):
@@ -148,10 +150,12 @@ def _validation_error(request: Request, error: Exception) -> Response:
 
 def invalid(errors: Sequence[Any], body: Any, prefix: str = "") -> Unprocessable:
     """Pydantic's findings as one error of ours. prefix: pointer of `body` in what the user sent."""
-    found = [_report(error, body, prefix) for error in _causes(errors)]
+    causes = _causes(errors[: 2 * TOLD])
+    found = [_report(error, body, prefix) for error in causes[:TOLD]]
     if len(found) == 1:
         return Unprocessable(found[0].message, hint=found[0].hint, errors=found)
-    return Unprocessable(f"{len(found)} fields are wrong. First: {found[0].message}", errors=found)
+    count = len(causes) if len(errors) <= 2 * TOLD else f"More than {TOLD}"
+    return Unprocessable(f"{count} fields are wrong. First: {found[0].message}", errors=found)
 
 
 def _causes(errors: Sequence[Any]) -> list[Any]:
@@ -169,7 +173,7 @@ def _causes(errors: Sequence[Any]) -> list[Any]:
 def _report(error: Any, body: Any, prefix: str) -> ErrorReport:
     parts = list(error["loc"])
     if not prefix and parts and parts[0] in {"query", "path", "header", "cookie"}:
-        name = str(parts[-1])
+        name = str(parts[1] if len(parts) > 1 else parts[0])  # of a list, what follows is the place in it
         details = {"parameter": name}
         return ErrorReport(code=error["type"], message=_sentence(error, name), hint=_hint(error), details=details)
     inside = parts if prefix else parts[1:]
@@ -215,6 +219,8 @@ def _sentence(error: Any, name: str) -> str:
     shown = repr(error.get("input"))
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
     told = message[:1].lower() + message[1:]
+    tag = error.get("ctx", {}).get("tag", "") if kind == "union_tag_invalid" else ""
+    told = told.replace(tag, f"{tag[:SHOWN]}...") if len(tag) > SHOWN else told
     return f"{name or 'The body'} is {shown}, but {told.replace('input should', 'it should', 1)}."
 
 
@@ -223,7 +229,7 @@ def _hint(error: Any) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         name = str(error["loc"][-1])
-        near = difflib.get_close_matches(name, _field_names(JobSpec), n=1, cutoff=0.7)
+        near = difflib.get_close_matches(name[:SHOWN], _field_names(JobSpec), n=1, cutoff=0.7)
         return f"Did you mean {near[0]}?" if near else f"Leave {name} out; the API's document names every field."
     if kind == "union_tag_invalid":
         return f"Choose one of {context.get('expected_tags')}."
@@ -232,6 +238,7 @@ def _hint(error: Any) -> str:
     return ""
 
 
+@cache
 def _field_names(model: type[BaseModel]) -> set[str]:
     """Every field's name in a model and in the models that it is made of."""
     schema = model.model_json_schema()

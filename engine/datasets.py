@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from engine.errors import DatasetInvalid, DatasetMissing
 from engine.spec import DatasetSpec, Digits, Folder, Torchvision, sha256_of
@@ -155,6 +155,7 @@ def index_folder(spec: Folder) -> tuple[list[Source], list[Source], tuple[str, .
 def _files_by_class(root: Path, folder: Path) -> dict[str, list[str]]:
     """Class name -> image paths relative to `root`; both sorted."""
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    _refuse_broken(names, folder)
     if len(names) < 2:
         raise DatasetInvalid(
             f"{folder} holds {len(names)} class folder{'s' if len(names) != 1 else ''}; at least 2 are needed.",
@@ -172,12 +173,21 @@ def _files_by_class(root: Path, folder: Path) -> dict[str, list[str]]:
 
 
 def _images(root: Path, folder: Path) -> list[str]:
-    relative = folder.relative_to(root)
-    return sorted(
-        str(relative / entry.name)
+    names = sorted(
+        entry.name
         for entry in os.scandir(folder)
         if entry.is_file() and Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith(".")
     )
+    _refuse_broken(names, folder)
+    relative = folder.relative_to(root)
+    return [str(relative / name) for name in names]
+
+
+def _refuse_broken(names: list[str], folder: Path) -> None:
+    """Raises DatasetInvalid for a name that is no UTF-8: it could neither be shown nor stored."""
+    broken = next((name for name in names if any("\ud800" <= character <= "\udfff" for character in name)), None)
+    if broken is not None:
+        raise DatasetInvalid(f"The name {broken!r} in {folder} is not valid UTF-8.", hint="Rename it.")
 
 
 def _sources(by_class: dict[str, list[str]]) -> list[Source]:
@@ -206,7 +216,7 @@ def _usual_side(path: Path) -> int:
     try:
         with Image.open(path) as image:
             shorter = min(image.size)
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DatasetInvalid(
             f"{path} is not an image that can be read: {error}.", hint="Replace or remove the file.", file=str(path)
         ) from error

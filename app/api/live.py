@@ -16,7 +16,7 @@ from app.db import Database
 from app.deps import IdentityDep, ServicesDep, UserDep
 from app.errors import Unprocessable
 from app.frames import hint_of
-from app.models import TERMINAL_JOB_STATES, Job, User, utc_now
+from app.models import MAX_SEQ, TERMINAL_JOB_STATES, Job, User, utc_now
 from app.services import Services
 from app.stream import EventStream, Hub
 from app.watchers import Following
@@ -37,7 +37,7 @@ def list_events(
     job_id: str,
     services: ServicesDep,
     user: UserDep,
-    after_seq: Annotated[int, Query(ge=0)] = 0,
+    after_seq: Annotated[int, Query(ge=0, le=MAX_SEQ)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
     kinds: Annotated[str, Query(max_length=200, description="Only these, with commas between.")] = "",
 ) -> views.EventPage:
@@ -57,7 +57,7 @@ async def stream_events(
     request: Request,
     services: ServicesDep,
     identity: IdentityDep,
-    after_seq: Annotated[int, Query(ge=0)] = 0,
+    after_seq: Annotated[int, Query(ge=0, le=MAX_SEQ)] = 0,
     last_event_id: LastEventId = None,
 ) -> Response:
     after = _numbers(last_event_id, 1) or [after_seq]

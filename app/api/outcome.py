@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
 from app import jobs, views
 from app.deps import ServicesDep, UserDep
 from app.errors import NotFound
-from app.models import Job, Preview, Step
+from app.models import MAX_SEQ, Job, Preview, Step
 
 router = APIRouter(tags=["results"])
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -110,7 +110,7 @@ def get_log(
     job_id: str,
     services: ServicesDep,
     user: UserDep,
-    after_seq: Annotated[int, Query(ge=0)] = 0,
+    after_seq: Annotated[int, Query(ge=0, le=MAX_SEQ)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
     format: Literal["json", "text"] = "json",  # noqa: A002
 ) -> Response:

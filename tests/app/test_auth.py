@@ -138,6 +138,7 @@ def test_the_token_of_another_session_does_not_do(anonymous: TestClient, world: 
         ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Sec-Fetch-Site": "same-origin", "Origin": "http://testserver"}, 201),
         ({"Origin": "http://testserver"}, 201),
     ],

@@ -213,12 +213,15 @@ def test_a_folder_under_a_root_is_a_data_set(client: TestClient, folder: Path) -
 def test_no_way_leads_out_of_the_roots(client: TestClient, world: World, folder: Path, tmp_path: Path) -> None:
     outside = make_folder(tmp_path / "elsewhere")
     (folder.parent / "link").symlink_to(outside)
+    (folder.parent / "ring").symlink_to(folder.parent / "ring")
     ways = [
         outside,
         folder.parent / "link",
         folder / ".." / ".." / "elsewhere",
         Path("pets"),
         folder.parent / "nothing",
+        folder.parent / ("n" * 300),
+        folder.parent / "ring",
     ]
     for way in ways:
         answer = client.post("/api/v1/jobs", json=folder_spec(way))
@@ -233,3 +236,15 @@ def test_a_link_inside_the_roots_is_stored_as_what_it_is(client: TestClient, fol
     (folder.parent / "latest").symlink_to(folder)
     job = client.post("/api/v1/jobs", json=folder_spec(folder.parent / "latest")).json()
     assert client.get(job["urls"]["self"] + "/spec").json()["dataset"]["path"] == str(folder)
+
+
+def test_thousands_of_unknown_fields_are_answered_briefly(client: TestClient) -> None:
+    spec = {f"k{index}": 1 for index in range(20_000)}
+    problem = client.post("/api/v1/jobs/plan", json={"spec": spec}).json()
+    assert problem["detail"].startswith("More than 50 fields are wrong.") and len(problem["errors"]) == 50
+
+
+def test_a_long_value_is_not_sent_back(client: TestClient) -> None:
+    for body in ({"preset": "a" * 900_000}, {"spec": {"method": {"method": "a" * 900_000}}}):
+        answer = client.post("/api/v1/jobs/plan", json=body)
+        assert answer.status_code == 422 and len(answer.content) < 2000

@@ -110,3 +110,17 @@ def test_a_first_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     (root / "train" / "ant" / "000.png").write_bytes(b"not a picture")
     with pytest.raises(DatasetInvalid, match=r"train/ant/000\.png is not an image"):
         describe(Folder(path=str(root)))
+
+
+def test_a_first_file_that_says_it_is_huge_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path)
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1)
+    with pytest.raises(DatasetInvalid, match="not an image that can be read"):
+        describe(Folder(path=str(tmp_path)))
+
+
+def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    (tmp_path / "train" / os.fsdecode(b"\xff")).mkdir()
+    with pytest.raises(DatasetInvalid, match="not valid UTF-8"):
+        describe(Folder(path=str(tmp_path)))
