@@ -18,6 +18,7 @@ from engine.spec import DatasetSpec, Digits, Folder, JobSpec, Torchvision
 
 POINTER = "/spec/dataset"
 KEPT_S = 30.0  # how long facts are kept for dry runs, which a form asks for at every keystroke
+DEPTH = 2  # of a data set: train, class; images lie no deeper
 LOOKED_AT = 200  # entries of a root, and of a folder in it, that the catalogue looks at
 
 
@@ -40,7 +41,7 @@ class FactsCache:
     _kept: dict[DatasetSpec, tuple[float, Facts]] = field(default_factory=dict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self, dataset: DatasetSpec) -> Facts:
+    def get(self, dataset: DatasetSpec, roots: Iterable[Path]) -> Facts:
         """The facts as they were at most KEPT_S ago."""
         now = time.monotonic()
         with self._turn:
@@ -48,15 +49,20 @@ class FactsCache:
             kept = self._kept.get(dataset)
         if kept is not None:
             return kept[1]
-        facts = facts_of(dataset)
+        facts = facts_of(dataset, roots)
         with self._turn:
             self._kept[dataset] = now, facts
         return facts
 
 
-def facts_of(dataset: DatasetSpec) -> Facts:
-    """The facts of a data set as they are now. Raises Unprocessable, pointing at the field to blame."""
+def facts_of(dataset: DatasetSpec, roots: Iterable[Path]) -> Facts:
+    """The facts of a data set as they are now. Raises Unprocessable, pointing at the field to blame.
+
+    A folder may hold links, as subsets of large sets do, but none that leads out of the roots.
+    """
     try:
+        if isinstance(dataset, Folder):
+            _refuse_links_outside(Path(dataset.path), [root.resolve() for root in roots])
         return describe(dataset)
     except EngineError as error:
         raise refused(error.report) from error
@@ -103,6 +109,19 @@ def _real_path(given: str, roots: list[Path]) -> Path:
             f"There is no folder {given}.", f"Give the path of a folder of classes; allowed roots: {allowed}."
         )
     return real
+
+
+def _refuse_links_outside(folder: Path, roots: list[Path]) -> None:
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if len(Path(parent).relative_to(folder).parts) >= DEPTH:
+            folders.clear()
+        for name in (*folders, *files):
+            link = Path(parent, name)
+            if link.is_symlink() and not any(link.resolve().is_relative_to(root) for root in roots):
+                raise _bad_path(
+                    f"{link} is a link that leads out of the folders that this server allows.",
+                    "Copy what it points to into the data set, or remove the link.",
+                )
 
 
 def _bad_path(message: str, hint: str) -> Unprocessable:

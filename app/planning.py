@@ -74,8 +74,9 @@ def prepare_spec(
     services: Services, spec: JobSpec, name: str | None = None, cache: datasets.FactsCache | None = None
 ) -> Planned:
     """Plan a spec. Raises Unprocessable with pointers into `/spec`."""
-    spec = datasets.within_roots(spec, services.settings.data_roots)
-    facts = cache.get(spec.dataset) if cache else datasets.facts_of(spec.dataset)
+    roots = services.settings.data_roots
+    spec = datasets.within_roots(spec, roots)
+    facts = cache.get(spec.dataset, roots) if cache else datasets.facts_of(spec.dataset, roots)
     reports = check(spec, facts)
     if reports:
         raise datasets.refused(*reports)

@@ -232,6 +232,22 @@ def test_no_way_leads_out_of_the_roots(client: TestClient, world: World, folder:
     assert "link" not in {entry["title"] for entry in client.get("/api/v1/datasets").json()}
 
 
+def test_a_link_inside_a_data_set_must_not_lead_out_of_the_roots(
+    client: TestClient, folder: Path, tmp_path: Path
+) -> None:
+    outside = make_folder(tmp_path / "elsewhere")
+    kept, stranger = sorted(folder.rglob("*.png"))[0], sorted(outside.rglob("*.png"))[0]
+    body = {"spec": {"dataset": {"source": "folder", "path": str(folder)}, "ipc": 1}}
+    link = kept.with_name("zz.png")
+    link.symlink_to(kept)
+    assert client.post("/api/v1/jobs/plan", json=body).status_code == 200
+    link.unlink()
+    link.symlink_to(stranger)
+    answer = client.post("/api/v1/jobs", json=body)
+    assert answer.status_code == 422 and "leads out" in answer.json()["detail"]
+    assert answer.json()["errors"][0]["pointer"] == "/spec/dataset/path"
+
+
 def test_a_link_inside_the_roots_is_stored_as_what_it_is(client: TestClient, folder: Path) -> None:
     (folder.parent / "latest").symlink_to(folder)
     job = client.post("/api/v1/jobs", json=folder_spec(folder.parent / "latest")).json()
