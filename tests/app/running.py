@@ -40,7 +40,7 @@ class Running:
     def told(self) -> str:
         return "".join(self.lines)
 
-    def until(self, condition: Callable[[], object], timeout_s: float = 40.0) -> None:
+    def until(self, condition: Callable[[], object], timeout_s: float = 120.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, self.told
