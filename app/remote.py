@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from app.settings import Settings
@@ -44,7 +45,7 @@ def submit(
     with _client() as client:
         job = client.submit(body)
         out.print(job.id, highlight=False)
-        err.print(f"{job.name}: {client.url}{job.urls['web']}", highlight=False, soft_wrap=True)
+        err.print(f"{job.name}: {client.url}{job.urls['web']}", highlight=False, markup=False, soft_wrap=True)
         if wait:
             _watch(client, job)
 
@@ -53,13 +54,13 @@ def plan(file: SpecFile = None, preset: Preset = None) -> None:
     """Show what a job would do and cost. Nothing is stored."""
     with _client() as client:
         planned = client.plan(_body(file, preset))
-    table = Table("Step", "What", "State", title=planned.name, title_justify="left")
+    table = Table("Step", "What", "State", title=escape(planned.name), title_justify="left")
     for step in planned.steps:
         table.add_row(str(step.kind), step.title, "found in the store" if step.cached else "to do")
     out.print(table)
     out.print_json(planned.estimate.model_dump_json())
     for warning in planned.warnings:
-        out.print(f"[yellow]![/] {warning}", highlight=False)
+        out.print(f"[yellow]![/] {escape(warning)}", highlight=False)
 
 
 def list_jobs(limit: Annotated[int, typer.Option(min=1, max=100)] = 20) -> None:
@@ -67,7 +68,7 @@ def list_jobs(limit: Annotated[int, typer.Option(min=1, max=100)] = 20) -> None:
     table = Table("Id", "Name", "State", "Now")
     with _client() as client:
         for job in client.jobs(limit=limit).data:
-            table.add_row(job.id, job.name, job.state, job.sentence)
+            table.add_row(job.id, escape(job.name), job.state, escape(job.sentence))
     out.print(table)
 
 
@@ -80,7 +81,7 @@ def watch(job_id: JobId) -> None:
 def cancel(job_id: JobId) -> None:
     """Cancel a job."""
     with _client() as client:
-        out.print(client.cancel(job_id).sentence, highlight=False)
+        out.print(client.cancel(job_id).sentence, highlight=False, markup=False)
 
 
 def download(
@@ -109,7 +110,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def tell(console: Console, error: ClientError) -> None:
     """An error as a sentence, its fields, and a hint."""
-    console.print("[bold red]✘[/]", error, highlight=False, soft_wrap=True)
+    console.print("[bold red]✘[/]", escape(str(error)), highlight=False, soft_wrap=True)
     fields = error.problem.errors if isinstance(error, Refused) else []
     for field in fields:
         where = field.pointer or field.parameter

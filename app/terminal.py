@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
@@ -118,19 +119,19 @@ def _note(stage: StageOut) -> str:
 def show_outcome(client: Client, job: JobOut, console: Console, path_of: Callable[[str], str] = lambda _: "") -> None:
     """What there is to say at the end: the score card and the downloads, or what went wrong."""
     if job.state != "succeeded":
-        console.print(f"[bold red]✘ {job.state}[/]: {job.sentence}", highlight=False)
+        console.print(f"[bold red]✘ {job.state}[/]: {escape(job.sentence)}", highlight=False)
         if job.error is not None and job.error.hint:
-            console.print(f"  {job.error.hint}", highlight=False)
+            console.print(f"  {job.error.hint}", highlight=False, markup=False)
         return
     took = (job.finished_at - job.created_at).total_seconds() if job.finished_at else 0.0
-    console.print(f"\n[bold]{job.name}[/], done in {duration(took)}", highlight=False)
+    console.print(f"\n[bold]{escape(job.name)}[/], done in {duration(took)}", highlight=False)
     results = client.results(job.id)
     console.print(score_card(results))
     for teacher in results.teachers:
         accuracy = "?" if teacher.top1_pct is None else f"{teacher.top1_pct:.1f} %"
         console.print(f"Teacher {teacher.network}: {accuracy} on the real test set.", highlight=False)
     for sentence in results.verdicts:
-        console.print(sentence, highlight=False)
+        console.print(sentence, highlight=False, markup=False)
     console.print()
     for file in client.artifacts(job.id).data:
         if "/" not in file.name:
