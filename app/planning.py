@@ -80,11 +80,7 @@ def prepare_spec(
     reports = check(spec, facts)
     if reports:
         raise datasets.refused(*reports)
-    try:
-        planned = plan(spec, facts)
-    except ValueError as error:  # a network that has no form for this resolution
-        raise datasets.refused(ErrorReport(code="spec_invalid", message=f"{error}.", pointer="")) from error
-    return Planned(name=name or default_name(spec, facts), spec=spec, facts=facts, plan=planned)
+    return Planned(name=name or default_name(spec, facts), spec=spec, facts=facts, plan=plan(spec, facts))
 
 
 def default_name(spec: JobSpec, facts: Facts) -> str:

@@ -27,7 +27,7 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str, str]] = {
     "a last size that is not the data set's": ({"method": FADRM | {"sizes": [8, 16]}}, "/spec/method/sizes", "8"),
     "a network too large for small images": (
         {"dataset": {"source": "digits", "resolution": 256}, "ipc": 1},
-        "/spec",
+        "/spec/teachers/0/network",
         "convnet3_w32",
     ),
     "a word for a number": ({"seed": "seven"}, "/spec/seed", "'seven'"),
