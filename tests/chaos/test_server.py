@@ -24,7 +24,7 @@ from tests.app.running import Running, living
 from tests.worker.real import SETTINGS, SPEC, images_below, tiny_plan
 
 pytestmark = [pytest.mark.chaos, pytest.mark.redis, pytest.mark.timeout(600)]
-LONGER = SPEC.model_copy(update={"method": SPEC.method.model_copy(update={"budgets": (600, 600)})})
+LONGER = SPEC.model_copy(update={"ipc": 4, "method": SPEC.method.model_copy(update={"budgets": (1000, 1000)})})
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +33,11 @@ class Server(Running):
 
     def __init__(self, home: Path, *words: str) -> None:
         super().__init__(home, *words, **SETTINGS)
-        self.until_serving()
+        try:
+            self.until_serving()
+        except AssertionError:
+            self.end(signal.SIGKILL)
+            raise
         connection = local.read_connection(home)
         assert connection is not None
         self.client = Client(connection.url, connection.token)
@@ -164,8 +168,10 @@ def test_a_drained_server_gives_its_steps_back_and_goes_on_later(serve: Callable
 
 def test_the_demo_ends_with_a_score_card_and_a_download(tmp_path: Path) -> None:
     running = Running(tmp_path / "home", "--demo", "--exit", "--port", "8301")
-    code = running.process.wait(500)
-    running._reader.join()
+    try:
+        code = running.process.wait(500)
+    finally:
+        running.end(signal.SIGKILL)
     log.info("%s", running.told)
     assert code == 0, running.told
     assert "Distilled images" in running.told and "points" in running.told
