@@ -56,7 +56,9 @@ def get_preview(
 ) -> FileResponse:
     shown = jobs.visible_to(user).join(Step, Step.job_id == Job.id).join(Preview, Preview.step_key == Step.key)
     with services.database.read() as session:
-        is_theirs = session.scalar(shown.where(Preview.sha256 == sha256).with_only_columns(Job.id).limit(1))
+        is_theirs = session.scalar(
+            shown.where(Preview.sha256 == sha256, Step.attempts > 0).with_only_columns(Job.id).limit(1)
+        )
     path = services.store.blob(sha256)
     if is_theirs is None or not path.is_file():
         raise NotFound(f"There is no preview {sha256}.")

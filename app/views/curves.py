@@ -79,7 +79,7 @@ class PreviewsOut(Out):
 def metrics(session: Session, job: Job, *, names: Sequence[str] = (), max_points: int = 1000) -> MetricsOut:
     """Every curve of a job, at most `max_points` points each. names: only these, or what begins with one and a dot."""
     last_seq = job.last_seq  # read before the points: what is written meanwhile comes twice rather than never
-    steps = steps_of(session, job.id)
+    steps = _reached(session, job)
     series = _series(session, steps, names)
     marks = _marks(session, steps)
     return MetricsOut(
@@ -99,6 +99,11 @@ def metrics(session: Session, job: Job, *, names: Sequence[str] = (), max_points
             if step.key in series or step.key in marks
         ],
     )
+
+
+def _reached(session: Session, job: Job) -> list[Step]:
+    """The steps that the job has come to: what an equal step of somebody else's job leaves is not shown before."""
+    return [step for step in steps_of(session, job.id) if step.attempts]
 
 
 def _series(session: Session, steps: Sequence[Step], names: Sequence[str]) -> defaultdict[str, dict[str, list[Point]]]:
@@ -136,7 +141,7 @@ def downsample(points: Sequence[Point], max_points: int) -> list[Point]:
 def previews(session: Session, job: Job) -> PreviewsOut:
     """Every contact sheet of a job, by step."""
     last_seq = job.last_seq
-    steps = steps_of(session, job.id)
+    steps = _reached(session, job)
     query = (
         select(Preview).where(Preview.step_key.in_([step.key for step in steps])).order_by(Preview.step_key, Preview.x)
     )

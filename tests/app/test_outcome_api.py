@@ -52,6 +52,8 @@ def test_a_job_that_found_a_step_in_the_store_shows_its_curves(
     client: TestClient, world: World, finished: dict[str, Any]
 ) -> None:
     again = client.post(finished["urls"]["self"] + "/rerun").json()
+    assert client.get(again["urls"]["previews"]).json()["data"] == []  # not before the job has come to the step
+    world.work()
     assert len(client.get(again["urls"]["metrics"]).json()["data"]) == 1
     assert len(client.get(again["urls"]["previews"]).json()["data"]) == 1
 
