@@ -24,4 +24,4 @@ def chromium() -> str | None:
 
 def launch(playwright: Playwright) -> Browser:
     """A headless browser."""
-    return playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+    return playwright.chromium.launch(executable_path=chromium(), args=FLAGS, timeout=120_000)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 from starlette.testclient import TestClient
 
 from app.middleware import COOKIE
 from tests.pages.chromium import chromium, launch
 from tests.pages.site import Port, Site
-from tests.pages.visitor import Opener, Visitor
+from tests.pages.visitor import PATIENCE_MS, Opener, Visitor
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def port(site: Site) -> Iterator[Port]:
 
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as found:
         yield found
 

@@ -128,7 +128,7 @@ class Port:
         self._server = server(app, host="127.0.0.1", port=self.number)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not self._server.started:
             assert time.monotonic() < deadline, "the server did not start"
             time.sleep(0.02)
@@ -136,5 +136,5 @@ class Port:
     def down(self) -> None:
         assert self._server is not None and self._thread is not None
         self._server.should_exit = True
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=60)
         assert not self._thread.is_alive(), "the server did not stop"

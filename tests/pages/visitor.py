@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 from tests.pages.site import Port
 
+PATIENCE_MS = 60_000  # on a busy machine; nothing waits longer than it must
 Opener = Callable[..., Page]
 
 
@@ -22,7 +23,7 @@ class Visitor:
 
     def open(self, path: str, *, logged_in: bool = True, **options: Any) -> Page:
         context = self.browser.new_context(base_url=self.port.url, **options)
-        context.set_default_timeout(8000)
+        context.set_default_timeout(PATIENCE_MS)
         if logged_in:
             context.add_cookies([self.port.cookie])  # type: ignore[list-item]
         page = context.new_page()
