@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.settings import Settings
 from app.trouble import ClientError, Refused, Unreachable
@@ -65,7 +65,7 @@ def plan(file: SpecFile = None, preset: Preset = None) -> None:
 
 def list_jobs(limit: Annotated[int, typer.Option(min=1, max=100)] = 20) -> None:
     """List jobs, newest first."""
-    table = Table("Id", "Name", "State", "Now")
+    table = Table(Column("Id", no_wrap=True, min_width=32), "Name", "State", "Now")  # an id that is cut is no id
     with _client() as client:
         for job in client.jobs(limit=limit).data:
             table.add_row(job.id, escape(job.name), job.state, escape(job.sentence))
