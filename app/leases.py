@@ -172,7 +172,7 @@ def record(
                     points.setdefault(name, []).append((event.x, value))
             case engine_events.Injection():
                 data = event.model_dump(exclude={"type"})
-                _upsert(session, Mark, {"step_key": lease.step.key, "x": event.x}, {"data": data})
+                _upsert(session, Mark, ("step_key", "x"), [{"step_key": lease.step.key, "x": event.x, "data": data}])
                 notes.append(_note(lease, "injection", data))
             case engine_events.Preview():
                 notes.append(_record_preview(session, lease, event, (blobs or {})[event.file]))
@@ -304,21 +304,25 @@ def _note(lease: Lease, kind: str, data: dict[str, Any]) -> Note:
 
 def _record_preview(session: Session, lease: Lease, event: engine_events.Preview, sha256: str) -> Note:
     data = event.model_dump(exclude={"type", "file"})
-    _upsert(session, Preview, {"step_key": lease.step.key, "x": event.x}, {"sha256": sha256, "data": data})
+    row = {"step_key": lease.step.key, "x": event.x, "sha256": sha256, "data": data}
+    _upsert(session, Preview, ("step_key", "x"), [row])
     return _note(lease, "preview", {"key": lease.step.key, "x": event.x, "sha256": sha256} | data)
 
 
 def _record_points(session: Session, lease: Lease, points: Mapping[str, Sequence[tuple[int, float]]]) -> None:
-    rows = {(name, x): value for name, series in points.items() for x, value in series}
-    for (name, x), value in rows.items():
-        _upsert(session, Metric, {"step_key": lease.step.key, "name": name, "x": x}, {"value": value})
+    values = {(name, x): value for name, series in points.items() for x, value in series}
+    rows = [{"step_key": lease.step.key, "name": name, "x": x, "value": value} for (name, x), value in values.items()]
+    _upsert(session, Metric, ("step_key", "name", "x"), rows)
 
 
-def _upsert(session: Session, table: type[Base], key: dict[str, Any], values: dict[str, Any]) -> None:
-    """Write a row, or write it again: an attempt that goes on from a checkpoint repeats what came after it."""
+def _upsert(session: Session, table: type[Base], key: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows, or write them again: an attempt that goes on from a checkpoint repeats what came after it."""
+    if not rows:
+        return
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(**key, **values)
-    session.execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))
+    statement = dialect.insert(table.__table__)
+    renewed = {name: statement.excluded[name] for name in rows[0] if name not in key}
+    session.connection().execute(statement.on_conflict_do_update(index_elements=list(key), set_=renewed), rows)
 
 
 @dataclass(slots=True)

@@ -99,9 +99,15 @@ def make_stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
 
 
 @pytest.fixture
-def stage(make_stage: Callable[..., Stage], database_url: str) -> Stage:
-    """Without Redis: the worker's loop runs in the test's own process."""
+def any_stage(make_stage: Callable[..., Stage], database_url: str) -> Stage:
+    """On both databases. Without Redis: the worker's loop runs in the test's own process."""
     return make_stage(database_url)
+
+
+@pytest.fixture
+def stage(make_stage: Callable[..., Stage], sqlite_url: str) -> Stage:
+    """The same on SQLite alone: for what has nothing to do with the database's kind."""
+    return make_stage(sqlite_url)
 
 
 @pytest.fixture

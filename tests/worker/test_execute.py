@@ -22,52 +22,52 @@ def drain(carrier: Carrier) -> threading.Thread:
     return thread
 
 
-def test_a_job_is_carried_to_its_end_by_one_engine(stage: Stage) -> None:
+def test_a_job_is_carried_to_its_end_by_one_engine(any_stage: Stage) -> None:
     first = scripted("first", units=3, preview_at=2, lines=2)
     second = scripted("second", needs={"data": first})
-    job = stage.submit(first, second)
-    assert stage.carrier().drain() == 2
-    assert stage.job(job).state == JobState.SUCCEEDED
-    assert len({note["pid"] for note in stage.ran()}) == 1
-    assert stage.step(first).result == {"answer": 42} and stage.step(first).done == 3
-    stage.check()
+    job = any_stage.submit(first, second)
+    assert any_stage.carrier().drain() == 2
+    assert any_stage.job(job).state == JobState.SUCCEEDED
+    assert len({note["pid"] for note in any_stage.ran()}) == 1
+    assert any_stage.step(first).result == {"answer": 42} and any_stage.step(first).done == 3
+    any_stage.check()
 
 
-def test_what_the_engine_tells_is_kept(stage: Stage) -> None:
+def test_what_the_engine_tells_is_kept(any_stage: Stage) -> None:
     step = scripted("telling", units=3, preview_at=2, lines=1)
-    job = stage.submit(step)
-    stage.carrier().drain()
-    with stage.database.read() as session:
+    job = any_stage.submit(step)
+    any_stage.carrier().drain()
+    with any_stage.database.read() as session:
         values = {row.x: row.value for row in session.scalars(select(Metric).where(Metric.name == "loss"))}
         (preview,) = session.scalars(select(Preview))
     assert values == {1: 1.0, 2: 0.5, 3: 1 / 3}
-    assert stage.store.blob(preview.sha256).read_bytes().endswith(b"a picture")
-    lines = [event.data["message"] for event in stage.events(job) if event.kind == "log"]
+    assert any_stage.store.blob(preview.sha256).read_bytes().endswith(b"a picture")
+    lines = [event.data["message"] for event in any_stage.events(job) if event.kind == "log"]
     assert "line 0" in lines
     assert any("outside of the step's folder" in line for line in lines)
 
 
-def test_equal_work_is_done_once_for_two_jobs(stage: Stage) -> None:
+def test_equal_work_is_done_once_for_two_jobs(any_stage: Stage) -> None:
     step = scripted("shared", units=2)
-    jobs = [stage.submit(step), stage.submit(step)]
-    assert stage.carrier().drain() == 2
-    assert [stage.job(job).state for job in jobs] == [JobState.SUCCEEDED] * 2
-    assert len(stage.ran()) == 1
-    with stage.database.read() as session:
+    jobs = [any_stage.submit(step), any_stage.submit(step)]
+    assert any_stage.carrier().drain() == 2
+    assert [any_stage.job(job).state for job in jobs] == [JobState.SUCCEEDED] * 2
+    assert len(any_stage.ran()) == 1
+    with any_stage.database.read() as session:
         assert sorted(row.cached for row in session.scalars(select(Step))) == [False, True]
-    stage.check()
+    any_stage.check()
 
 
-def test_a_crash_goes_on_from_the_checkpoint(stage: Stage) -> None:
+def test_a_crash_goes_on_from_the_checkpoint(any_stage: Stage) -> None:
     step = scripted("falls", units=6, checkpoint_every=2, faults=[{"attempt": 1, "at": 5, "do": "segfault"}])
-    job = stage.submit(step)
-    stage.carrier().drain()
-    assert stage.job(job).state == JobState.SUCCEEDED
-    started = [event.data["resumed_at"] for event in stage.events(job) if event.kind == "started"]
+    job = any_stage.submit(step)
+    any_stage.carrier().drain()
+    assert any_stage.job(job).state == JobState.SUCCEEDED
+    started = [event.data["resumed_at"] for event in any_stage.events(job) if event.kind == "started"]
     assert started == [0, 4]
-    assert [row.outcome for row in stage.attempts()] == ["crashed", "succeeded"]
-    assert "SIGSEGV" in (stage.attempts()[0].detail or "")
-    stage.check()
+    assert [row.outcome for row in any_stage.attempts()] == ["crashed", "succeeded"]
+    assert "SIGSEGV" in (any_stage.attempts()[0].detail or "")
+    any_stage.check()
 
 
 @pytest.mark.parametrize("how", ["segfault", "kill", "exit", "close_stdout"])
@@ -111,22 +111,22 @@ def test_a_step_that_is_said_to_be_whole_and_is_not_is_no_success(stage: Stage) 
     stage.check()
 
 
-def test_junk_on_stdout_is_a_line_of_the_log(stage: Stage) -> None:
+def test_junk_on_stdout_is_a_line_of_the_log(any_stage: Stage) -> None:
     step = scripted("junk", faults=[{"attempt": 1, "at": 1, "do": "garbage"}])
-    job = stage.submit(step)
-    stage.carrier().drain()
-    lines = [event.data["message"] for event in stage.events(job) if event.kind == "log"]
-    assert stage.job(job).state == JobState.SUCCEEDED
+    job = any_stage.submit(step)
+    any_stage.carrier().drain()
+    lines = [event.data["message"] for event in any_stage.events(job) if event.kind == "log"]
+    assert any_stage.job(job).state == JobState.SUCCEEDED
     assert any("not json" in line and "\x00" not in line for line in lines)
-    stage.check()
+    any_stage.check()
 
 
-def test_numbers_that_no_database_takes_cost_their_batch_only(stage: Stage) -> None:
+def test_numbers_that_no_database_takes_cost_their_batch_only(any_stage: Stage) -> None:
     step = scripted("odd", units=8, pause_s=0.15, faults=[{"attempt": 1, "at": 2, "do": "bad_numbers"}])
-    job = stage.submit(step)
-    stage.carrier().drain()
-    assert stage.job(job).state == JobState.SUCCEEDED
-    stage.check()
+    job = any_stage.submit(step)
+    any_stage.carrier().drain()
+    assert any_stage.job(job).state == JobState.SUCCEEDED
+    any_stage.check()
 
 
 def test_a_flood_of_points_is_thinned(stage: Stage) -> None:
@@ -155,44 +155,44 @@ def test_cancelling_ends_the_engine_within_seconds(make_stage: Callable[..., Sta
     stage.check()
 
 
-def test_a_worker_that_is_to_stop_gives_its_step_back_with_a_checkpoint(stage: Stage) -> None:
+def test_a_worker_that_is_to_stop_gives_its_step_back_with_a_checkpoint(any_stage: Stage) -> None:
     step = scripted("long", units=100, pause_s=0.05)
-    job = stage.submit(step)
+    job = any_stage.submit(step)
     stopping: list[bool] = []
-    thread = drain(stage.carrier(stop=lambda: bool(stopping)))
-    stage.until_done(step, 3)
+    thread = drain(any_stage.carrier(stop=lambda: bool(stopping)))
+    any_stage.until_done(step, 3)
     stopping.append(True)
     thread.join(5)
     assert not thread.is_alive()
-    row = stage.step(step)
+    row = any_stage.step(step)
     assert (row.state, row.crash_streak, row.worker) == ("queued", 0, None)
-    assert stage.attempts()[0].outcome == "released" and not stage.living_engines()
-    with stage.database.write() as session:
+    assert any_stage.attempts()[0].outcome == "released" and not any_stage.living_engines()
+    with any_stage.database.write() as session:
         session.execute(update(Step).values(params={"units": 100, "pause_s": 0}))
-    stage.carrier("w1").drain()
-    resumed = [event.data["resumed_at"] for event in stage.events(job) if event.kind == "started"][-1]
-    assert stage.job(job).state == JobState.SUCCEEDED and resumed >= 3
-    stage.check()
+    any_stage.carrier("w1").drain()
+    resumed = [event.data["resumed_at"] for event in any_stage.events(job) if event.kind == "started"][-1]
+    assert any_stage.job(job).state == JobState.SUCCEEDED and resumed >= 3
+    any_stage.check()
 
 
-def test_who_lost_the_lease_ends_its_engine_and_publishes_nothing(stage: Stage) -> None:
+def test_who_lost_the_lease_ends_its_engine_and_publishes_nothing(any_stage: Stage) -> None:
     step = scripted("contested", units=30, pause_s=0.05)
-    job = stage.submit(step)
-    thread = drain(stage.carrier("slow"))
-    stage.until_done(step, 2)
-    (pid,) = stage.engine_pids()
-    with stage.database.write() as session:  # as the reaper would, and another worker's claim after it
+    job = any_stage.submit(step)
+    thread = drain(any_stage.carrier("slow"))
+    any_stage.until_done(step, 2)
+    (pid,) = any_stage.engine_pids()
+    with any_stage.database.write() as session:  # as the reaper would, and another worker's claim after it
         reaper = leases.Reaper(lease_s=1)
         assert reaper.expire(session, session.scalars(select(Step)).one()) is not None
         other = leases.Holder(worker="there:cpu:0", host="there", device="cpu")
         assert leases.claim(session, other) is not None
-    stage.until(lambda: pid not in stage.living_engines())
+    any_stage.until(lambda: pid not in any_stage.living_engines())
     thread.join(5)
-    row = stage.step(step)
+    row = any_stage.step(step)
     assert not thread.is_alive()
-    assert not stage.store.is_whole(step.key)
+    assert not any_stage.store.is_whole(step.key)
     assert (row.state, row.fence, row.worker) == ("running", 2, "there:cpu:0")
-    assert stage.ran() == [] and job
+    assert any_stage.ran() == [] and job
 
 
 def test_who_finishes_after_losing_the_lease_publishes_nothing(stage: Stage) -> None:
@@ -227,17 +227,17 @@ def test_an_engine_left_by_a_frozen_worker_is_ended_before_the_step_is_tried_aga
     stage.check()
 
 
-def test_a_worker_takes_back_what_it_held_in_an_earlier_life(stage: Stage) -> None:
+def test_a_worker_takes_back_what_it_held_in_an_earlier_life(any_stage: Stage) -> None:
     step = scripted("orphan")
-    job = stage.submit(step)
-    with stage.database.write() as session:
-        assert leases.claim(session, stage.carrier("w0").holder) is not None
-    stage.carrier("w1").drain()
-    assert stage.job(job).state == JobState.RUNNING  # not another's to take
-    stage.carrier("w0").drain()
-    assert stage.job(job).state == JobState.SUCCEEDED
-    assert [row.outcome for row in stage.attempts()] == ["lost", "succeeded"]
-    stage.check()
+    job = any_stage.submit(step)
+    with any_stage.database.write() as session:
+        assert leases.claim(session, any_stage.carrier("w0").holder) is not None
+    any_stage.carrier("w1").drain()
+    assert any_stage.job(job).state == JobState.RUNNING  # not another's to take
+    any_stage.carrier("w0").drain()
+    assert any_stage.job(job).state == JobState.SUCCEEDED
+    assert [row.outcome for row in any_stage.attempts()] == ["lost", "succeeded"]
+    any_stage.check()
 
 
 def test_a_worker_that_cannot_renew_its_lease_ends_its_engine(
