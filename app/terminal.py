@@ -13,9 +13,9 @@ from rich.table import Table
 
 from app.client import Client
 from app.views import EventOut, JobOut, ResultsOut
-from app.views.jobs import StageOut
 from app.views.results import RowOut
 from app.views.sentences import duration
+from app.views.stages import StageOut
 
 LOOK_S = 0.4  # between two looks at the job while its events come in
 MARKS = {"succeeded": "✔", "failed": "✘", "cancelled": "–", "running": "▸"}

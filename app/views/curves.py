@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.jobs import steps_of
 from app.models import Job, Mark, Metric, Preview, Step
-from app.views.jobs import Out
+from app.views.out import Out
 
 Point = tuple[int, float]
 

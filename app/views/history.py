@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.models import Attempt, Event, Job, Step, Worker, utc_now
-from app.views.jobs import Out
+from app.views.out import Out
 from app.views.sentences import ONLINE_S, duration
 
 LOG_KINDS = ("job", "step", "cancel", "started", "injection", "checkpoint", "log")

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from itertools import groupby
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
 from app.jobs import visible_to
-from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, StepState, User, utc_now
+from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, User, utc_now
+from app.views.out import Out
 from app.views.sentences import Surroundings, sentence, surroundings
-from engine.plan import StepKind
+from app.views.stages import StageOut, fraction, stages
 
-ORDER = {kind: place for place, kind in enumerate(StepKind)}
-STAGE_TITLES = {
-    StepKind.PREPARE: "Images",
-    StepKind.TEACH: "Teacher",
-    StepKind.SELECT: "Patches",
-    StepKind.RECOVER: "Recover",
-    StepKind.RELABEL: "Labels",
-    StepKind.EVALUATE: "Students",
-    StepKind.PACKAGE: "Download",
-}
 LEAST_SHARE = 0.01  # of a job's work, shared among its steps, so that steps without arithmetic move the bar too
 ENOUGH_FOR_ETA = 0.05
-
-
-class Out(BaseModel):
-    """What the service answers with."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class OwnerOut(Out):
@@ -51,7 +35,7 @@ class JobError(Out):
     message: str
     hint: str = ""
     pointer: str = ""
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = Field(default_factory=dict)
     step: str = Field("", description="Title of the step that failed.")
     kind: str = Field("", description="Its kind.")
 
@@ -78,19 +62,6 @@ class StepOut(Out):
     error: JobError | None
     started_at: datetime | None
     finished_at: datetime | None
-
-
-class StageOut(Out):
-    """The steps of one kind, as one segment of the job's bar."""
-
-    kind: str
-    title: str
-    state: str
-    progress: float = Field(ge=0, le=1)
-    steps: int
-    whole: int = Field(description="How many of the steps are done.")
-    cached: bool = Field(description="All of them were found whole, made by an earlier job.")
-    seconds: float | None
 
 
 class QueueOut(Out):
@@ -256,13 +227,6 @@ def step_out(step: Step) -> StepOut:
     return StepOut(**shown, progress=fraction(step), error=error)
 
 
-def fraction(step: Step) -> float:
-    """How much of a step is done, 0..1."""
-    if step.state == StepState.SUCCEEDED:
-        return 1.0
-    return min(step.done / step.total, 1.0) if step.total else 0.0
-
-
 def progress(job: Job, steps: Sequence[Step]) -> float:
     """Share of a job's arithmetic that is done; what was found in the store does not count, for it took no time."""
     if job.state == JobState.SUCCEEDED:
@@ -272,37 +236,6 @@ def progress(job: Job, steps: Sequence[Step]) -> float:
     whole = sum(step.flop + least for step in own)
     done = sum((step.flop + least) * fraction(step) for step in own)
     return round(done / whole, 4) if whole else 0.0
-
-
-def stages(steps: Iterable[Step]) -> list[StageOut]:
-    """The bar of a job: its steps by kind, in the order in which a job goes through them."""
-    ordered = sorted(steps, key=lambda step: (ORDER[StepKind(step.kind)], step.position))
-    return [_stage(StepKind(kind), list(members)) for kind, members in groupby(ordered, key=lambda step: step.kind)]
-
-
-def _stage(kind: StepKind, steps: Sequence[Step]) -> StageOut:
-    times = [step.seconds for step in steps if step.seconds is not None and not step.cached]
-    return StageOut(
-        kind=kind,
-        title=STAGE_TITLES[kind],
-        state=stage_state([step.state for step in steps]),
-        progress=round(sum(map(fraction, steps)) / len(steps), 4),
-        steps=len(steps),
-        whole=sum(step.state == StepState.SUCCEEDED for step in steps),
-        cached=all(step.cached for step in steps),
-        seconds=sum(times) if times else None,
-    )
-
-
-def stage_state(states: Sequence[str]) -> str:
-    """One word for several steps: the worst news first, then what moves."""
-    for state in (StepState.FAILED, StepState.RUNNING, StepState.CANCELLED):
-        if state in states:
-            return state
-    waiting = states.count(StepState.QUEUED)
-    if not waiting:
-        return StepState.SUCCEEDED
-    return StepState.QUEUED if waiting == len(states) else StepState.RUNNING
 
 
 def _eta_seconds(job: Job, done: float) -> float | None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.jobs import steps_of
 from app.models import Job, Step, StepState
-from app.views.jobs import Out
+from app.views.out import Out
 from engine.plan import Row, StepKind
 from engine.scores import SUBJECT_TITLES, Score, verdicts
 from engine.store import Store
