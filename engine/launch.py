@@ -20,7 +20,6 @@ from engine.plan import Step
 
 EXIT_FAILED = 3  # of `run`: the spec or the data must change
 EXIT_DRAINED = 75  # EX_TEMPFAIL: asked to end, a checkpoint is left; try again later
-EXIT_USAGE = 2
 TINY_PX = 16
 
 # An allocator that keeps its memory: large tensors come and go each iteration, and giving their pages back to the

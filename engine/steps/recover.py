@@ -105,7 +105,7 @@ def _keep(context: Context[RecoverParams], shard: _Shard, recovery: Recovery) ->
     block = shard.blocks[len(shard.ends)]
     pixels = to_pixels(denormalised(recovery.images, shard.data.statistics), rounding=context.params.recipe.rounding)
     shard.images[shard.kept : shard.kept + block.size] = pixels.cpu()
-    if block.start == 0:
+    if not shard.ends:  # one sheet for each x: those of later images would take its place
         yield from shard.show(recovery.images, shard.recipe.steps)
     shard.entropies.append(shard.entropy_bits(recovery.images))
     shard.ends.append(shard.last_loss)
