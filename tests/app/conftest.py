@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, settings
-from sqlalchemy import create_engine, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import text
 
 from app import migrate
 from app.bell import Bell
@@ -24,8 +20,7 @@ from app.services import Services
 from app.settings import Settings
 from engine.store import Store
 from tests.app.world import Person, World
-
-POSTGRES = os.environ.get("FADRM_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
+from tests.postgres import new_postgres
 
 settings.register_profile("quick", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 settings.load_profile("quick")
@@ -37,24 +32,6 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "fadrm.db"
     migrate.upgrade(f"sqlite:///{path}")
     return path
-
-
-@contextmanager
-def new_postgres() -> Iterator[str]:
-    """An empty PostgreSQL database, dropped at the end. Skips where there is no server."""
-    admin = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
-    name = f"fadrm_app_{uuid4().hex[:12]}"
-    try:
-        with admin.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-    except OperationalError as error:
-        pytest.skip(f"no PostgreSQL here: {error}")
-    try:
-        yield make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
-    finally:
-        with admin.connect() as connection:
-            connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
-        admin.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,10 @@ def test_every_library_is_the_one_that_is_locked(file: Vendored) -> None:
     assert locked["integrity"].startswith("sha512-")
 
 
+def test_no_library_is_installed_that_is_not_served() -> None:
+    assert set(LOCK[""]["dependencies"]) == {file.package for file in VENDORED.values()}
+
+
 @pytest.mark.parametrize("file", VENDORED.values(), ids=VENDORED)
 def test_every_library_is_served_and_kept_for_ever(client: TestClient, file: Vendored) -> None:
     answer = client.get(file.url)
