@@ -40,31 +40,39 @@ def create(
 
     The same idempotency key gives the same job back; with another spec it is refused.
     """
-    digest = spec.digest()
-    # One at a time for each user, so that neither the key nor the quota can be passed by two requests at once.
-    session.execute(select(User.id).where(User.id == owner.id).with_for_update(key_share=True))
+    lock_user(session, owner)
     if idempotency_key is not None:
         known = session.scalar(select(Job).where(Job.owner_id == owner.id, Job.idempotency_key == idempotency_key))
         if known is not None:
-            return _same_request(known, digest), False
-    _within_quota(session, owner, max_unfinished)
+            return _same_request(known, spec.digest()), False
+    within_quota(session, owner, max_unfinished)
+    return add(session, owner=owner, name=name, spec=spec, plan=plan, idempotency_key=idempotency_key), True
+
+
+def add(session: Session, *, owner: User, name: str, spec: JobSpec, plan: Plan, **more: Any) -> Job:
+    """Write a job down, its steps and their edges; no limit is looked at. more: further columns of the row."""
     job = Job(
         id=new_id("job"),
         owner_id=owner.id,
         name=name,
         spec=spec.model_dump(mode="json"),
-        spec_sha256=digest,
+        spec_sha256=spec.digest(),
         rows=[row.model_dump(mode="json") for row in plan.rows],
         package_key=plan.package,
-        idempotency_key=idempotency_key,
         created_at=utc_now(),
+        **more,
     )
     session.add(job)
     session.flush()
     _add_steps(session, job, plan)
     tell(session, job.id, [Note(kind="job", data={"state": JobState.QUEUED})])
     session.refresh(job)
-    return job, True
+    return job
+
+
+def lock_user(session: Session, user: User) -> None:
+    """One submission at a time for each user: neither a key nor the quota can be passed by two requests at once."""
+    session.execute(select(User.id).where(User.id == user.id).with_for_update(key_share=True))
 
 
 def _same_request(job: Job, digest: str) -> Job:
@@ -76,9 +84,11 @@ def _same_request(job: Job, digest: str) -> Job:
     return job
 
 
-def _within_quota(session: Session, owner: User, max_unfinished: int) -> None:
+def within_quota(session: Session, owner: User, max_unfinished: int) -> None:
+    """Raises TooMany when the user may not submit more now. A sweep counts once, however many jobs it has."""
+    submitted = func.count(func.distinct(func.coalesce(Job.sweep_id, Job.id)))
     unfinished = session.scalar(
-        select(func.count()).where(Job.owner_id == owner.id, Job.state.not_in(TERMINAL_JOB_STATES))
+        select(submitted).where(Job.owner_id == owner.id, Job.state.not_in(TERMINAL_JOB_STATES))
     )
     if unfinished is not None and unfinished >= max_unfinished:
         raise TooMany(

@@ -81,6 +81,22 @@ class Token(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(Time)
 
 
+class Sweep(Base):
+    """One request for many jobs: a base spec and what varies. How it stands follows from its jobs; the row never changes."""
+
+    __tablename__ = "sweeps"
+    __table_args__ = (Index("uq_sweeps_owner_id_idempotency_key", "owner_id", "idempotency_key", unique=True),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)  # time-ordered
+    owner_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    name: Mapped[str] = mapped_column(String(80))
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
+    axes: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # app.sweeps.Axis
+    request_sha256: Mapped[str] = mapped_column(String(64))
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
+
+
 class Job(Base):
     """What was asked, and how it stands. The spec never changes."""
 
@@ -97,6 +113,8 @@ class Job(Base):
     spec_sha256: Mapped[str] = mapped_column(String(64))
     rows: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # how the score card reads (engine.plan.Row)
     package_key: Mapped[str] = mapped_column(String(64))
+    sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweeps.id"), index=True)
+    cell: Mapped[list[int] | None] = mapped_column(JSON)  # its place in the sweep: one index an axis
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     state: Mapped[JobState] = mapped_column(String(20), default=JobState.QUEUED, index=True)
     priority: Mapped[int] = mapped_column(Integer, default=0)

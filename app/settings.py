@@ -47,7 +47,8 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(20, ge=1, description="Attempts of a step before it fails for good.")
     max_running_per_user: int = Field(64, ge=1, description="Steps of one user that run at once.")
-    max_queued_per_user: int = Field(50, ge=1, description="Unfinished jobs of one user.")
+    max_queued_per_user: int = Field(50, ge=1, description="Unfinished jobs of one user; a sweep counts once.")
+    max_jobs_per_sweep: int = Field(200, ge=1, le=10_000, description="Jobs that one sweep may have.")
     checkpoint_s: float = Field(60.0, gt=0, description="From one checkpoint of a running step to the next.")
     threads: int = Field(
         0, ge=0, description="CPU threads of one engine; 0 shares the cores among this machine's workers."

@@ -24,6 +24,7 @@ RUNNING = sa.text("state = 'running'")
 def upgrade() -> None:
     """From nothing."""
     _users()
+    _sweeps()
     _jobs()
     _steps()
     _attempts()
@@ -32,8 +33,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """To nothing."""
-    names = ("workers", "previews", "marks", "metrics", "events", "attempts", "step_needs", "steps", "jobs", "tokens")
-    for table in (*names, "users"):
+    names = ("workers", "previews", "marks", "metrics", "events", "attempts", "step_needs", "steps", "jobs", "sweeps")
+    for table in (*names, "tokens", "users"):
         op.drop_table(table)
 
 
@@ -59,6 +60,21 @@ def _users() -> None:
     )
 
 
+def _sweeps() -> None:
+    op.create_table(
+        "sweeps",
+        Column("id", ID, primary_key=True),
+        Column("owner_id", ID, sa.ForeignKey("users.id"), nullable=False),
+        Column("name", sa.String(80), nullable=False),
+        Column("spec", sa.JSON(), nullable=False),
+        Column("axes", sa.JSON(), nullable=False),
+        Column("request_sha256", SHA256, nullable=False),
+        Column("idempotency_key", sa.String(255)),
+        Column("created_at", TIME, nullable=False),
+    )
+    op.create_index("uq_sweeps_owner_id_idempotency_key", "sweeps", ["owner_id", "idempotency_key"], unique=True)
+
+
 def _jobs() -> None:
     op.create_table(
         "jobs",
@@ -69,6 +85,8 @@ def _jobs() -> None:
         Column("spec_sha256", SHA256, nullable=False),
         Column("rows", sa.JSON(), nullable=False),
         Column("package_key", SHA256, nullable=False),
+        Column("sweep_id", ID, sa.ForeignKey("sweeps.id"), index=True),
+        Column("cell", sa.JSON()),
         Column("idempotency_key", sa.String(255)),
         Column("state", sa.String(20), nullable=False, index=True),
         Column("priority", sa.Integer(), nullable=False),
