@@ -16,6 +16,7 @@ from app.views import EventOut, JobOut, ResultsOut
 from app.views.results import RowOut
 from app.views.sentences import duration
 from app.views.stages import StageOut
+from engine.networks import network_title
 
 LOOK_S = 0.4  # between two looks at the job while its events come in
 MARKS = {"succeeded": "✔", "failed": "✘", "cancelled": "–", "running": "▸"}
@@ -129,7 +130,7 @@ def show_outcome(client: Client, job: JobOut, console: Console, path_of: Callabl
     console.print(score_card(results))
     for teacher in results.teachers:
         accuracy = "?" if teacher.top1_pct is None else f"{teacher.top1_pct:.1f} %"
-        console.print(f"Teacher {teacher.network}: {accuracy} on the real test set.", highlight=False)
+        console.print(f"Teacher {network_title(teacher.network)}: {accuracy} on the real test set.", highlight=False)
     for sentence in results.verdicts:
         console.print(sentence, highlight=False, markup=False)
     console.print()
@@ -151,7 +152,12 @@ def score_card(results: ResultsOut) -> Table:
         table.add_column(name, justify="right")
     for row in results.rows:
         table.add_row(
-            row.title, row.student, row.labels, f"{row.n}/{row.planned}", _spread(row), _number(row.best_mean)
+            row.title,
+            network_title(row.student),
+            row.labels,
+            f"{row.n}/{row.planned}",
+            _spread(row),
+            _number(row.best_mean),
         )
     return table
 

@@ -51,7 +51,16 @@ NETWORKS: dict[str, Network] = {
         ),
         Network(name="resnet50", title="ResNet-50", small_gflop=2.596, large_gflop=8.174, parameters_m=23.52),
         Network(name="resnet101", title="ResNet-101", small_gflop=5.02, large_gflop=15.6, parameters_m=42.51),
+        Network(
+            name="wide_resnet50_2",
+            title="Wide-ResNet-50-2",
+            small_gflop=7.369,
+            large_gflop=22.79,
+            parameters_m=66.85,
+        ),
         Network(name="densenet121", title="DenseNet-121", small_gflop=1.777, large_gflop=5.666, parameters_m=6.956),
+        Network(name="densenet169", title="DenseNet-169", small_gflop=2.12, large_gflop=6.716, parameters_m=12.49),
+        Network(name="densenet201", title="DenseNet-201", small_gflop=2.728, large_gflop=8.579, parameters_m=18.1),
         Network(name="mobilenet_v2", title="MobileNetV2", small_gflop=0.1823, large_gflop=0.599, parameters_m=2.297),
         Network(
             name="shufflenet_v2_x0_5",
@@ -67,6 +76,29 @@ NETWORKS: dict[str, Network] = {
             large_gflop=0.2878,
             parameters_m=1.264,
         ),
+        Network(
+            name="efficientnet_b0",
+            title="EfficientNet-B0",
+            small_gflop=0.06396,
+            large_gflop=0.7691,
+            parameters_m=4.02,
+        ),
+        Network(
+            name="swin_t",
+            title="Swin-T",
+            batch_norm=False,
+            small_gflop=0.8303,
+            large_gflop=8.98,
+            parameters_m=27.51,
+        ),
+        Network(
+            name="alexnet",
+            title="AlexNet",
+            batch_norm=False,
+            small_gflop=0.49,
+            large_gflop=1.42,
+            parameters_m=1.843,
+        ),
         Network(name="convnet3", title="ConvNet, 3 layers", small_gflop=0.1015, large_gflop=None, parameters_m=0.3008),
         Network(
             name="convnet4",
@@ -77,6 +109,22 @@ NETWORKS: dict[str, Network] = {
             smallest_px=16,
         ),
         Network(
+            name="convnet5",
+            title="ConvNet, 5 layers",
+            small_gflop=0.1074,
+            large_gflop=5.26,
+            parameters_m=0.5965,
+            smallest_px=32,
+        ),
+        Network(
+            name="convnet6",
+            title="ConvNet, 6 layers",
+            small_gflop=0.1076,
+            large_gflop=5.275,
+            parameters_m=0.7443,
+            smallest_px=64,
+        ),
+        Network(
             name="convnet3_w32",
             title="ConvNet, 3 layers, width 32",
             small_gflop=0.007668,
@@ -85,6 +133,11 @@ NETWORKS: dict[str, Network] = {
         ),
     )
 }
+
+
+def network_title(name: str) -> str:
+    """`ResNet-18` for `resnet18`: for people. A name that is not known stays as it is."""
+    return NETWORKS[name].title if name in NETWORKS else name
 
 
 def forward_flop(name: str, resolution: int) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from engine.networks import network_title
+
 SUBJECT_TITLES = {
     "distilled": "Distilled images",
     "rded": "RDED (easiest crops)",
@@ -65,7 +67,14 @@ def table(scores: Sequence[Score]) -> str:
     """The card as a Markdown table, which also reads well as plain text."""
     head = ("Images", "Student", "Labels", "Runs", "Last epoch, %", "Best epoch, %")
     rows = [
-        (score.title, score.student, score.labels, str(len(score.last)), spread(score.last), spread(score.best))
+        (
+            score.title,
+            network_title(score.student),
+            score.labels,
+            str(len(score.last)),
+            spread(score.last),
+            spread(score.best),
+        )
         for score in scores
     ]
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
@@ -86,7 +95,7 @@ def verdicts(scores: Sequence[Score]) -> list[str]:
 
 def _verdict(own: Score, other: Score) -> str:
     """Says `better` only when the difference exceeds the two spreads together."""
-    who = f"{own.student}, {own.labels} labels"
+    who = f"{network_title(own.student)}, {own.labels} labels"
     difference = own.mean - other.mean
     beside = f"{other.title.lower() if other.subject != 'rded' else other.title}"
     if own.std is None or other.std is None:

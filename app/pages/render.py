@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse
 from app.models import User, utc_now
 from app.pages.assets import ROOT, static_url, vendor_url
 from app.views.sentences import duration
-from engine.networks import NETWORKS
+from engine.networks import network_title
 
 METHODS = {"fadrm": "FADRM", "rded": "RDED", "random": "Random real images"}
 
@@ -129,8 +129,3 @@ def method_title(method: str, teachers: int = 1) -> str:
     """FADRM with several teachers is called FADRM+."""
     title = METHODS.get(method, method)
     return f"{title}+" if method == "fadrm" and teachers > 1 else title
-
-
-def network_title(name: str) -> str:
-    """`ResNet-18` for `resnet18`."""
-    return NETWORKS[name].title if name in NETWORKS else name

@@ -235,7 +235,7 @@ def progress(job: Job, steps: Sequence[Step]) -> float:
     least = max(sum(step.flop for step in own), 1.0) * LEAST_SHARE / max(len(own), 1)
     whole = sum(step.flop + least for step in own)
     done = sum((step.flop + least) * fraction(step) for step in own)
-    return round(done / whole, 4) if whole else 0.0
+    return round(done / whole, 4) if whole else 1.0
 
 
 def _eta_seconds(job: Job, done: float) -> float | None:

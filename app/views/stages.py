@@ -64,11 +64,8 @@ def _stage(kind: StepKind, steps: Sequence[Step]) -> StageOut:
 
 
 def stage_state(states: Sequence[str]) -> str:
-    """One word for several steps: the worst news first, then what moves."""
-    for state in (StepState.FAILED, StepState.RUNNING, StepState.CANCELLED):
+    """One word for several steps: the worst news first, then what moves, then what waits."""
+    for state in (StepState.FAILED, StepState.RUNNING, StepState.CANCELLED, StepState.QUEUED):
         if state in states:
             return state
-    waiting = states.count(StepState.QUEUED)
-    if not waiting:
-        return StepState.SUCCEEDED
-    return StepState.QUEUED if waiting == len(states) else StepState.RUNNING
+    return StepState.SUCCEEDED

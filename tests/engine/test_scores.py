@@ -47,7 +47,7 @@ def test_a_spread_is_shown_where_there_is_one(values: tuple[float, ...], text: s
 )
 def test_a_difference_is_claimed_only_beyond_the_spread(other: tuple[float, ...], words: str) -> None:
     (sentence,) = verdicts([_score("distilled", 60.0, 61.0, 62.0), _score("random", *other)])
-    assert words in sentence and sentence.startswith("convnet3, soft labels: ")
+    assert words in sentence and sentence.startswith("ConvNet, 3 layers, soft labels: ")
 
 
 def test_only_like_is_compared_with_like() -> None:
