@@ -1,19 +1,25 @@
 """Builds the networks of `engine.networks`. Below 128 px FADRM's small forms, from there torchvision's, unmodified.
 
+Where FADRM's authors have no small form, the network's own file says which one was chosen, and why.
+
 N images, C channels, H W pixels, K classes. Every network averages its last map, so any resolution of a form works.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from engine.models.alexnet import AlexNet
 from engine.models.convnet import ConvNet
 from engine.models.densenet import DenseNet
+from engine.models.efficientnet import EfficientNet
 from engine.models.mobilenet import MobileNetV2
-from engine.models.resnet import BasicBlock, Bottleneck, ResNet
+from engine.models.resnet import BasicBlock, Bottleneck, ResNet, WideBottleneck
 from engine.models.shufflenet import ShuffleNetV2
+from engine.models.swin import Swin
 from engine.networks import NETWORKS, SMALL_BELOW_PX
 
 SMALL: dict[str, Callable[..., nn.Module]] = {
@@ -21,14 +27,25 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
     "resnet18_w16": partial(ResNet, BasicBlock, blocks=(2, 2, 2, 2), widths=(16, 32, 64, 128)),
     "resnet50": partial(ResNet, Bottleneck, blocks=(3, 4, 6, 3)),
     "resnet101": partial(ResNet, Bottleneck, blocks=(3, 4, 23, 3)),
+    "wide_resnet50_2": partial(ResNet, WideBottleneck, blocks=(3, 4, 6, 3)),
     "densenet121": DenseNet,
+    "densenet169": partial(DenseNet, blocks=(6, 12, 32, 32)),
+    "densenet201": partial(DenseNet, blocks=(6, 12, 48, 32)),
     "mobilenet_v2": MobileNetV2,
     "shufflenet_v2_x0_5": partial(ShuffleNetV2, widths=(48, 96, 192, 1024)),
     "shufflenet_v2_x1_0": partial(ShuffleNetV2, widths=(116, 232, 464, 1024)),
+    "efficientnet_b0": EfficientNet,
+    "swin_t": Swin,
+    "alexnet": AlexNet,
     "convnet3": partial(ConvNet, depth=3),
     "convnet4": partial(ConvNet, depth=4),
+    "convnet5": partial(ConvNet, depth=5),
+    "convnet6": partial(ConvNet, depth=6),
     "convnet3_w32": partial(ConvNet, depth=3, width=32),
 }
+LARGE: dict[str, Callable[..., nn.Module]] = {
+    name: SMALL[name] for name in ("convnet5", "convnet6")
+}  # not torchvision's
 
 
 def build(name: str, *, num_classes: int, resolution: int, channels: int = 3, seed: int | None = None) -> nn.Module:
@@ -52,22 +69,29 @@ def frozen(model: nn.Module) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state as users bring it, under the keys of our small forms.
+def from_official(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """A state as users bring it, under the names that a network of ours has for the same weights.
 
-    FADRM's files have our keys already. RDED, DELT and DD-Ranking keep torchvision's (`fc`, `downsample`), and any of
-    them may carry the prefix that DataParallel leaves.
+    FADRM's small files have our names already. RDED, DELT and DD-Ranking keep torchvision's (`fc`, `downsample`), which
+    our large networks have too, and any of them may carry the prefix that DataParallel leaves. What the network has no
+    name for keeps its own.
     """
-    renamed = {}
-    for key, value in state.items():
-        key = key.removeprefix("module.").replace(".downsample.", ".shortcut.")
-        renamed["linear." + key.removeprefix("fc.") if key.startswith("fc.") else key] = value
-    return renamed
+    ours = {_plain(name): name for name in names}
+    return {ours.get(_plain(key), key.removeprefix("module.")): value for key, value in state.items()}
+
+
+def _plain(key: str) -> str:
+    """What all the names of one weight have in common; `norm.1` for `norm1` is torchvision's older DenseNet files'."""
+    key = key.removeprefix("module.").replace(".downsample.", ".shortcut.")
+    key = re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key)
+    return "linear." + key.removeprefix("fc.") if key.startswith("fc.") else key
 
 
 def _large(name: str, *, num_classes: int, channels: int) -> nn.Module:
     if NETWORKS[name].small_only:
         raise ValueError(f"{name} exists below {SMALL_BELOW_PX} px only: choose a network of torchvision's")
+    if name in LARGE:
+        return LARGE[name](num_classes=num_classes, channels=channels)
     import torchvision  # here: the small forms, and so most downloads, do without
 
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
@@ -85,7 +109,7 @@ def _replace_stem(model: nn.Module, channels: int) -> None:
         stem.out_channels,
         (stem.kernel_size[0], stem.kernel_size[1]),
         stride=(stem.stride[0], stem.stride[1]),
-        padding=(stem.kernel_size[0] // 2, stem.kernel_size[1] // 2),
-        bias=False,
+        padding=stem.padding if isinstance(stem.padding, str) else (stem.padding[0], stem.padding[1]),
+        bias=stem.bias is not None,
     )
     setattr(model.get_submodule(parent), attribute, fresh)

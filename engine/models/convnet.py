@@ -1,5 +1,7 @@
 """The plain convolutional network of the distillation literature, with batch norm as in RDED.
 
+Its depth goes with the images: 3 for 32 px, 4 for 64, 5 for 128, 6 for 224. There is one form for all of them.
+
 N images, C channels, H W pixels, K classes. RDED's head reads the flattened map and so fixes the resolution; ours
 averages the map first, because recovery changes the resolution between stages.
 """

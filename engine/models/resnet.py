@@ -39,14 +39,16 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 (which carries the stride), 1x1: (N, channels, H, W) -> (N, 4 width, H/stride, W/stride)."""
 
     expansion = 4
+    widening = 1  # of the 3x3 convolution
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        inner = self.widening * width
+        self.conv1 = nn.Conv2d(channels, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, 4 * width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * width)
         self.shortcut = _skip(channels, 4 * width, stride)
 
@@ -55,6 +57,15 @@ class Bottleneck(nn.Module):
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out)) + self.shortcut(x)
         return F.relu(out)
+
+
+class WideBottleneck(Bottleneck):
+    """Twice as wide inside, for Wide-ResNet-50-2: the authors have no small form, so ours changes as their ResNet-50 does.
+
+    Source: Zagoruyko and Komodakis 2016; torchvision's wide_resnet50_2.
+    """
+
+    widening = 2
 
 
 class ResNet(nn.Module):
