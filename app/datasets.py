@@ -89,6 +89,14 @@ def within_roots(spec: JobSpec, roots: Iterable[Path]) -> JobSpec:
     return spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": str(path)})})
 
 
+def with_real_path(spec: JobSpec) -> JobSpec:
+    """The same without a look at whether the folder is there, or may be used."""
+    if not isinstance(spec.dataset, Folder) or "\0" in spec.dataset.path:
+        return spec
+    path = os.path.realpath(spec.dataset.path)
+    return spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": path})})
+
+
 def _real_path(given: str, roots: list[Path]) -> Path:
     allowed = ", ".join(map(str, roots)) or "none"
     if not os.path.isabs(given) or "\0" in given:  # noqa: PTH117 - a NUL would make Path raise

@@ -41,10 +41,9 @@ def create(
     The same idempotency key gives the same job back; with another spec it is refused.
     """
     lock_user(session, owner)
-    if idempotency_key is not None:
-        known = session.scalar(select(Job).where(Job.owner_id == owner.id, Job.idempotency_key == idempotency_key))
-        if known is not None:
-            return _same_request(known, spec.digest()), False
+    known = repeated(session, owner, spec, idempotency_key)
+    if known is not None:
+        return known, False
     within_quota(session, owner, max_unfinished)
     return add(session, owner=owner, name=name, spec=spec, plan=plan, idempotency_key=idempotency_key), True
 
@@ -75,13 +74,17 @@ def lock_user(session: Session, user: User) -> None:
     session.execute(select(User.id).where(User.id == user.id).with_for_update(key_share=True))
 
 
-def _same_request(job: Job, digest: str) -> Job:
-    if job.spec_sha256 != digest:
+def repeated(session: Session, owner: User, spec: JobSpec, idempotency_key: str | None) -> Job | None:
+    """The job that this key made before; None when it made none. Raises Unprocessable when that had another spec."""
+    if idempotency_key is None:
+        return None
+    known = session.scalar(select(Job).where(Job.owner_id == owner.id, Job.idempotency_key == idempotency_key))
+    if known is not None and known.spec_sha256 != spec.digest():
         raise Unprocessable(
-            f"This Idempotency-Key was used before, for {job.id}, with another spec.",
+            f"This Idempotency-Key was used before, for {known.id}, with another spec.",
             hint="Send a new Idempotency-Key with every new job.",
         )
-    return job
+    return known
 
 
 def within_quota(session: Session, owner: User, max_unfinished: int) -> None:

@@ -16,8 +16,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import auth, problems
-from app.errors import Forbidden, ServiceError, TooLarge, Unauthenticated
+from app.errors import Forbidden, NotFound, ServiceError, TooLarge, Unauthenticated, Unprocessable
 from app.services import Services
+from engine.errors import ErrorReport
 
 COOKIE = "fadrm_session"
 MAX_BODY_BYTES = 2**20
@@ -101,6 +102,7 @@ class Guard:
                 raise Forbidden("This request comes from a page of another site.", hint="Open this server's own pages.")
             if path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
                 await run_in_threadpool(self._identify, request)
+            _refuse_nul(request)
         except Unauthenticated as error:
             if problems.is_api(path):
                 return problems.answer(request, error)
@@ -126,6 +128,18 @@ class Guard:
         request.state.identity = identity
         if kind == "session":
             request.state.csrf = auth.csrf_token(self.secret, identity.token.sha256)
+
+
+def _refuse_nul(request: Request) -> None:
+    """No text has a NUL, and PostgreSQL takes none. Raises Unprocessable or NotFound."""
+    if "\0" in request.url.path:
+        raise NotFound("There is nothing under an address with a NUL character.", hint="Leave %00 out.")
+    for name, value in request.query_params.multi_items():
+        if "\0" in name + value:
+            shown = name.replace("\0", "%00")
+            message = f"{shown} holds a NUL character, which no text has."
+            report = ErrorReport(code="nul", message=message, hint="Leave %00 out.", details={"parameter": shown})
+            raise Unprocessable(message, hint=report.hint, errors=[report])
 
 
 def _says_it_is_large(request: Request) -> bool:

@@ -66,8 +66,12 @@ class Planned:
 
 def prepare(services: Services, wanted: JobIn, cache: datasets.FactsCache | None = None) -> Planned:
     """Plan what was asked for. Raises Unprocessable with pointers into the body. cache: facts may be some seconds old."""
-    spec = wanted.spec if wanted.spec is not None else _from_preset(wanted.preset or "", wanted.overrides or {})
-    return prepare_spec(services, spec, wanted.name, cache)
+    return prepare_spec(services, spec_of(wanted), wanted.name, cache)
+
+
+def spec_of(wanted: JobIn) -> JobSpec:
+    """The spec that was sent, or the preset's with what was changed in it. Raises Unprocessable."""
+    return wanted.spec if wanted.spec is not None else _from_preset(wanted.preset or "", wanted.overrides or {})
 
 
 def prepare_spec(
@@ -213,8 +217,18 @@ def _free_bytes(services: Services) -> int | None:
     return shutil.disk_usage(existing).free if existing else None
 
 
-def submit(services: Services, owner: User, planned: Planned, idempotency_key: str | None = None) -> tuple[Job, bool]:
-    """Accept a planned job and ring; whether it is new. For the API and for the pages' form alike."""
+def submit(
+    services: Services, owner: User, spec: JobSpec, name: str | None, idempotency_key: str | None = None
+) -> tuple[Job, bool]:
+    """Accept a job and ring; whether it is new. For the API and for the pages' form alike.
+
+    The key is looked up first: what a job was planned from may be gone when its request comes a second time.
+    """
+    with services.database.read() as session:
+        known = jobs.repeated(session, owner, datasets.with_real_path(spec), idempotency_key)
+    if known is not None:
+        return known, False
+    planned = prepare_spec(services, spec, name)
     with services.database.write() as session:
         job, is_new = jobs.create(
             session,

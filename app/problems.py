@@ -27,6 +27,7 @@ TAGS = (
     "method",
     "source",
 )  # fields that say which model of a union is meant: pydantic puts their values into locations
+SEND_JSON = "Send one JSON object in UTF-8, with the header `Content-Type: application/json`."
 SHOWN = 80  # characters of a wrong value that are repeated
 TOLD = 50  # things that are wrong with one request which are told
 
@@ -119,8 +120,22 @@ def _database_error(request: Request, error: Exception) -> Response:
     return answer(request, busy)
 
 
+def _unreadable(cause: BaseException | None) -> str:
+    """What is wrong with a body that the framework could not parse; empty when that is not what happened."""
+    match cause:
+        case UnicodeDecodeError():
+            return "it is not UTF-8"
+        case RecursionError():
+            return "it nests too deeply"
+        case ValueError():
+            return str(cause)
+    return ""
+
+
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.BAD_REQUEST and (why := _unreadable(error.__cause__)):
+        return answer(request, Unprocessable(f"The body cannot be read: {why}.", hint=SEND_JSON))
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return answer(request, TooLarge())
     phrase = HTTPStatus(error.status_code).phrase
@@ -145,6 +160,10 @@ def last_resort(request: Request, error: Exception) -> Response:
 
 def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if isinstance(error.body, bytes):  # the framework reads as JSON only what says that it is
+        sent = request.headers.get("content-type", "")
+        told = f"as {sent[:SHOWN]}" if sent else "without saying what it is"
+        return answer(request, Unprocessable(f"The body was sent {told}, not as JSON.", hint=SEND_JSON))
     return answer(request, invalid(error.errors(), error.body))
 
 
@@ -216,6 +235,8 @@ def _sentence(error: Any, name: str) -> str:
     if kind == "value_error":
         told = message.removeprefix("Value error, ")
         return f"{name}: {told}." if name else f"{told[:1].upper()}{told[1:]}."
+    if kind == "model_attributes_type" and not name:
+        return "The body is no JSON object."
     shown = repr(error.get("input"))
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
     told = message[:1].lower() + message[1:]
@@ -233,6 +254,8 @@ def _hint(error: Any) -> str:
         return f"Did you mean {near[0]}?" if near else f"Leave {name} out; the API's document names every field."
     if kind == "union_tag_invalid":
         return f"Choose one of {context.get('expected_tags')}."
+    if kind == "json_invalid" or tuple(error["loc"]) == ("body",):
+        return SEND_JSON
     if kind == "union_tag_not_found":
         return f"Say which by the field {context.get('discriminator')}."
     return ""

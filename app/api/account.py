@@ -31,7 +31,9 @@ class TokenIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Name = Field(description="What it is for.")
-    days: Annotated[int, Field(ge=1, le=3650)] | None = Field(auth.API_DAYS, description="Null: until it is revoked.")
+    days: Annotated[int, Field(ge=1, le=3650, strict=True)] | None = Field(
+        auth.API_DAYS, description="Null: until it is revoked."
+    )
 
 
 class TokenOut(BaseModel):

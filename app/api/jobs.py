@@ -34,7 +34,7 @@ class ListIn(BaseModel):
     state: list[JobState] = Field([], description="Only jobs in one of these states.")
     owner: str | None = Field(None, max_length=80, description="`me`, an id or a name.")
     q: str | None = Field(None, max_length=80, description="Text in the job's name.")
-    after: str | None = Field(None, max_length=40, description="`next_cursor` of the page before.")
+    after: views.Cursor | None = Field(None, description="`next_cursor` of the page before.")
     limit: int = Field(20, ge=1, le=100)
 
 
@@ -52,8 +52,7 @@ def create_job(
     user: WriterDep,
     idempotency_key: IdempotencyKey = None,
 ) -> views.JobOut:
-    planned = planning.prepare(services, wanted)
-    return _submitted(response, services, user, planned, idempotency_key)
+    return _submitted(response, services, user, planning.spec_of(wanted), wanted.name, idempotency_key)
 
 
 @router.get("/jobs", summary="Jobs that you may see, newest first")
@@ -106,8 +105,7 @@ def rerun_job(
     job_id: str, response: Response, services: ServicesDep, user: WriterDep, idempotency_key: IdempotencyKey = None
 ) -> views.JobOut:
     old = _job(services, user, job_id)
-    planned = planning.prepare_spec(services, _spec_of(old), old.name)
-    return _submitted(response, services, user, planned, idempotency_key)
+    return _submitted(response, services, user, _spec_of(old), old.name, idempotency_key)
 
 
 @router.get(
@@ -132,9 +130,9 @@ def list_attempts(job_id: str, services: ServicesDep, user: UserDep) -> list[vie
 
 
 def _submitted(
-    response: Response, services: Services, user: User, planned: planning.Planned, idempotency_key: str | None
+    response: Response, services: Services, user: User, spec: JobSpec, name: str | None, idempotency_key: str | None
 ) -> views.JobOut:
-    job, is_new = planning.submit(services, user, planned, idempotency_key)
+    job, is_new = planning.submit(services, user, spec, name, idempotency_key)
     response.headers["Location"] = views.urls(job.id)["self"]
     if not is_new:
         response.status_code = 200

@@ -30,7 +30,7 @@ class Filters(BaseModel):
     q: str = ""
     state: str = ""
     owner: str = ""
-    after: str = ""
+    after: views.Cursor = ""
 
     @property
     def narrows(self) -> bool:

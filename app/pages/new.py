@@ -25,14 +25,18 @@ from engine.spec import Folder, JobSpec
 DEMO = "demo"
 BASIC = frozenset({"/ipc", "/teachers/0/network", "/teachers/0/epochs", "/evaluation/students", "/evaluation/runs"})
 ADD, REMOVE, CHECK = "add-teacher", "remove-teacher", "check"
+MAX_KEY = 255  # as the API has it
 NAME: TypeAdapter[str] = TypeAdapter(planning.Name)
 Posted = Mapping[str, Sequence[str]]
 
 
 async def posted_form(request: Request) -> Posted:
-    """Every value of every field that was posted as text."""
+    """Every value of every field that was posted as text. Raises Unprocessable."""
     form = await request.form()
-    return {name: [value for value in form.getlist(name) if isinstance(value, str)] for name in form}
+    posted = {name: [value for value in form.getlist(name) if isinstance(value, str)] for name in form}
+    if "\0" in "".join(value for values in posted.values() for value in values):
+        raise Unprocessable("A field holds a NUL character, which no text has.", hint="Leave it out.")
+    return posted
 
 
 PostedDep = Annotated[Posted, Depends(posted_form)]
@@ -76,15 +80,15 @@ def router() -> APIRouter:
 
     @routes.post("/demo")
     def demo(services: ServicesDep, user: WriterDep, posted: PostedDep) -> Response:
-        preset, key = PRESETS[DEMO], _last(posted, "idempotency_key") or secrets.token_hex(16)
-        return _see_job(submit(services, user, preset.spec, preset.title, key))
+        preset = PRESETS[DEMO]
+        return _see_job(submit(services, user, preset.spec, preset.title, _key(posted)))
 
     return routes
 
 
 def submit(services: Services, user: User, spec: JobSpec, name: str | None, key: str) -> str:
     """Plan and write down. Returns the job's id; the same key gives the same job."""
-    job, _ = planning.submit(services, user, planning.prepare_spec(services, spec, name), key)
+    job, _ = planning.submit(services, user, spec, name, key)
     return job.id
 
 
@@ -96,8 +100,13 @@ def read_draft(posted: Posted) -> Draft:
         teachers.append(dict(teachers[-1]))
     if action == REMOVE and len(teachers) > 1:
         teachers.pop()
-    key = _last(posted, "idempotency_key") or secrets.token_hex(16)
-    return Draft(spec=spec, name=_last(posted, "name").strip(), preset=_last(posted, "preset"), key=key)
+    return Draft(spec=spec, name=_last(posted, "name").strip(), preset=_last(posted, "preset"), key=_key(posted))
+
+
+def _key(posted: Posted) -> str:
+    """The key that the form was given; a new one where it is not one of ours."""
+    given = _last(posted, "idempotency_key")
+    return given if 0 < len(given) <= MAX_KEY else secrets.token_hex(16)
 
 
 def _last(posted: Posted, name: str) -> str:

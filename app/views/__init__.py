@@ -15,6 +15,7 @@ from app.views.history import event_out as event_out
 from app.views.history import events as events
 from app.views.history import log as log
 from app.views.history import workers as workers
+from app.views.jobs import Cursor as Cursor
 from app.views.jobs import JobOut as JobOut
 from app.views.jobs import JobPage as JobPage
 from app.views.jobs import JobSummary as JobSummary

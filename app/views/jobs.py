@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
@@ -19,6 +20,16 @@ from app.views.stages import StageOut, fraction, stages
 
 LEAST_SHARE = 0.01  # of a job's work, shared among its steps, so that steps without arithmetic move the bar too
 ENOUGH_FOR_ETA = 0.05
+CURSOR = re.compile(r"job_[0-9a-f]{28}", re.ASCII)
+
+
+def _cursor(text: str) -> str:
+    if text and not CURSOR.fullmatch(text):
+        raise ValueError(f"{text!r} is no cursor: give the next_cursor of the page before")
+    return text
+
+
+Cursor = Annotated[str, Field(max_length=40), AfterValidator(_cursor)]
 
 
 class OwnerOut(Out):

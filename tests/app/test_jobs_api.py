@@ -74,6 +74,21 @@ def test_the_same_key_with_another_spec_is_refused(client: TestClient, world: Wo
     assert world.count(Job) == 1
 
 
+@pytest.mark.parametrize("way", ["jobs", "rerun"])
+def test_a_key_gives_its_job_also_when_the_data_set_has_gone(client: TestClient, folder: Path, way: str) -> None:
+    (folder.parent / "latest").symlink_to(folder)
+    body, key = folder_spec(folder.parent / "latest"), {"Idempotency-Key": "k"}
+    url = "/api/v1/jobs"
+    if way == "rerun":
+        url = client.post(url, json=body).json()["urls"]["self"] + "/rerun"
+    first = client.post(url, json=body, headers=key)
+    assert first.status_code == 201, first.text
+    folder.rename(folder.with_name("moved"))
+    again = client.post(url, json=body, headers=key)
+    assert again.status_code == 200 and again.json()["id"] == first.json()["id"]
+    assert client.post(url, json=body, headers={"Idempotency-Key": "new"}).status_code == 422
+
+
 def test_keys_of_two_users_do_not_meet(client: TestClient, world: World) -> None:
     mine = create(client, "k")
     theirs = client.post(
@@ -123,6 +138,12 @@ def test_a_list_can_be_narrowed(client: TestClient, world: World, owner: Person)
     assert names("q=0%25") == ["100% apples"] and names("q=_") == []
     assert names("owner=me", admin) == [] and len(names("owner=owner", admin)) == 2
     assert client.get("/api/v1/jobs?status=queued").status_code == 422
+
+
+@pytest.mark.parametrize("url", ["/api/v1/jobs?after=zzz", "/jobs?after=zzz", "/api/v1/jobs?after=job_1"])
+def test_what_is_no_cursor_is_not_taken_for_the_first_page(client: TestClient, url: str) -> None:
+    [error] = client.get(url).json()["errors"]
+    assert error["parameter"] == "after" and "next_cursor of the page before" in error["detail"]
 
 
 def test_a_waiting_job_is_cancelled_at_once(client: TestClient) -> None:

@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from app.main import create_app
 from app.models import Job
 from app.problems import MEDIA_TYPE, Problem
 from tests.app.world import World, spec_body
@@ -71,9 +72,53 @@ def test_what_is_no_json_is_said_to_be_none(client: TestClient) -> None:
     assert answer.status_code == 422 and "no valid JSON" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "told"),
+    [
+        (b'{"name": "\xfc"}', "application/json", "it is not UTF-8"),
+        (b"[" * 100_000, "application/json", "it nests too deeply"),
+        (b'{"preset": ' + b"1" * 5000 + b"}", "application/json", "digits"),
+        (b'{"preset": "demo"}', "text/plain", "sent as text/plain, not as JSON"),
+        (b'{"preset": "demo"}', None, "without saying what it is"),
+        (b"preset: demo", "application/yaml", "sent as application/yaml"),
+        (b"[]", "application/json", "no JSON object"),
+        (b"", "application/json", "missing"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_answered_with_how_to_send_it(
+    client: TestClient, content: bytes, kind: str | None, told: str
+) -> None:
+    answer = client.post("/api/v1/jobs", content=content, headers={"Content-Type": kind} if kind else {})
+    problem = Problem.model_validate(answer.json())
+    assert answer.status_code == 422 and told in problem.detail, problem
+    assert "Content-Type: application/json" in problem.hint
+
+
 def test_a_wrong_parameter_is_named(client: TestClient) -> None:
     [error] = client.get("/api/v1/jobs?limit=1000").json()["errors"]
     assert error["parameter"] == "limit" and "1000" in error["detail"]
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "parameter"),
+    [
+        ("/api/v1/jobs?q=a%00b", 422, "q"),
+        ("/api/v1/stream?jobs=%00", 422, "jobs"),
+        ("/jobs?q=%00", 422, "q"),
+        ("/api/v1/jobs?q%00=1", 422, "q%00"),
+        ("/api/v1/jobs/%00", 404, ""),
+        ("/api/v1/jobs/x%00/artifacts/y", 404, ""),
+        ("/jobs/%00", 404, ""),
+    ],
+)
+def test_a_nul_in_an_address_is_refused_on_every_database(
+    any_world: World, address: str, status: int, parameter: str
+) -> None:
+    person = any_world.person("owner")
+    with TestClient(create_app(any_world.services, background=False), headers=person.headers) as client:
+        answer = client.get(address)
+    assert answer.status_code == status and "NUL" in answer.json()["detail"]
+    assert [error["parameter"] for error in answer.json()["errors"]] == ([parameter] if parameter else [])
 
 
 @pytest.mark.parametrize("says_so", [True, False])

@@ -70,8 +70,7 @@ class Site:
 
     def submit(self, name: str = "Digits", spec: JobSpec = SMALL, key: str | None = None) -> str:
         """A job, waiting. Its id."""
-        planned = planning.prepare_spec(self.services, spec, name)
-        return planning.submit(self.services, self.user, planned, key)[0].id
+        return planning.submit(self.services, self.user, spec, name, key)[0].id
 
     def populate(self, spec: JobSpec = SMALL) -> dict[str, str]:
         """Jobs in every interesting state: name -> address of the page."""
