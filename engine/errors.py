@@ -55,6 +55,13 @@ class SpecInvalid(EngineError):
     code = "spec_invalid"
 
 
+class WeightsInvalid(EngineError):
+    """A teacher's weights that cannot be had, or do not fit its network."""
+
+    code = "weights_invalid"
+    pointer = "/teachers"
+
+
 class Diverged(EngineError):
     """A loss that is not finite."""
 

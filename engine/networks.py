@@ -10,6 +10,7 @@ from dataclasses import dataclass
 # Below this side images are small, and a network takes its small form: 3x3 stem of stride 1, no max pooling.
 SMALL_BELOW_PX = 128
 SMALL_PX, LARGE_PX = 32, 224  # the sides of small and large images that the facts are given for
+IMAGENET_CLASSES = 1000  # that torchvision's weights know
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class Network:
     large_gflop: float | None  # the same at 224 px, torchvision's form; None where there is none
     parameters_m: float  # millions, small form with 10 classes
     smallest_px: int = 8
+    torchvision: bool = True  # whether its form for large images, where there is one, is torchvision's
 
     @property
     def small_only(self) -> bool:
@@ -35,6 +37,16 @@ class Network:
             return f"{self.name} needs images of at least {self.smallest_px} px, and these are {resolution} px"
         if resolution >= SMALL_BELOW_PX and self.small_only:
             return f"{self.name} exists below {SMALL_BELOW_PX} px only, and the images are {resolution} px"
+        return ""
+
+    def imagenet_misfit(self, resolution: int, num_classes: int) -> str:
+        """Why torchvision's ImageNet weights cannot be used for such images; empty when they can."""
+        if self.small_only or not self.torchvision:
+            return f"torchvision has no weights of {self.name}"
+        if resolution < SMALL_BELOW_PX:
+            return f"torchvision's weights are for images from {SMALL_BELOW_PX} px, and these are {resolution} px"
+        if num_classes != IMAGENET_CLASSES:
+            return f"torchvision's weights know the {IMAGENET_CLASSES:,} classes of ImageNet, and these are {num_classes:,}"
         return ""
 
 
@@ -115,6 +127,7 @@ NETWORKS: dict[str, Network] = {
             large_gflop=5.26,
             parameters_m=0.5965,
             smallest_px=32,
+            torchvision=False,
         ),
         Network(
             name="convnet6",
@@ -123,6 +136,7 @@ NETWORKS: dict[str, Network] = {
             large_gflop=5.275,
             parameters_m=0.7443,
             smallest_px=64,
+            torchvision=False,
         ),
         Network(
             name="convnet3_w32",

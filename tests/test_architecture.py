@@ -15,6 +15,8 @@ ROOMS = ("app", "engine", "worker")
 TORCH_FREE = frozenset(
     {
         "engine.spec",
+        "engine.fields",
+        "engine.sources",
         "engine.params",
         "engine.plan",
         "engine.events",
@@ -28,6 +30,7 @@ TORCH_FREE = frozenset(
         "engine.methods",
     }
 )
+CONVERTER = "engine.convert"  # people run it by hand, on files that they trust
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
 
@@ -76,7 +79,19 @@ def test_the_service_can_be_imported_where_there_is_no_torch() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
 def test_nothing_runs_what_it_reads(path: Path) -> None:
     risky = r"\bpickle\b|\btorch\.load\(|\byaml\.load\(|(?<![\w.])(eval|exec)\(|shell=True"
-    assert not re.findall(risky, path.read_text())
+    text = path.read_text()
+    if _name(path) == CONVERTER:  # it reads tensors alone, once, and has an answer for files that hold more
+        for allowed in (
+            "from pickle import UnpicklingError",
+            'torch.load(path, map_location="cpu", weights_only=True)',
+        ):
+            text = text.replace(allowed, "", 1)
+    assert not re.findall(risky, text)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_the_converter_of_weights_is_no_part_of_the_service(path: Path) -> None:
+    assert CONVERTER not in _imports(path)
 
 
 def test_pages_name_no_other_server() -> None:

@@ -43,9 +43,6 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
     "convnet6": partial(ConvNet, depth=6),
     "convnet3_w32": partial(ConvNet, depth=3, width=32),
 }
-LARGE: dict[str, Callable[..., nn.Module]] = {
-    name: SMALL[name] for name in ("convnet5", "convnet6")
-}  # not torchvision's
 
 
 def build(name: str, *, num_classes: int, resolution: int, channels: int = 3, seed: int | None = None) -> nn.Module:
@@ -90,8 +87,8 @@ def _plain(key: str) -> str:
 def _large(name: str, *, num_classes: int, channels: int) -> nn.Module:
     if NETWORKS[name].small_only:
         raise ValueError(f"{name} exists below {SMALL_BELOW_PX} px only: choose a network of torchvision's")
-    if name in LARGE:
-        return LARGE[name](num_classes=num_classes, channels=channels)
+    if not NETWORKS[name].torchvision:  # one form for all sides
+        return SMALL[name](num_classes=num_classes, channels=channels)
     import torchvision  # here: the small forms, and so most downloads, do without
 
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
