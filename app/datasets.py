@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 from app.errors import Unprocessable
 from engine.datasets import SUFFIXES, TEST_FOLDERS, Facts, describe
 from engine.errors import EngineError, ErrorReport
-from engine.spec import DatasetSpec, Digits, Folder, JobSpec, Torchvision
+from engine.sources import DatasetSpec, Digits, Folder, Torchvision
+from engine.spec import JobSpec
 
 POINTER = "/spec/dataset"
 KEPT_S = 30.0  # how long facts are kept for dry runs, which a form asks for at every keystroke

@@ -15,9 +15,10 @@ from app.models import Job, User
 from app.services import Services
 from engine.datasets import Facts
 from engine.errors import ErrorReport
-from engine.plan import Plan, check, plan, resolve_recipe
+from engine.methods import Optimised
+from engine.plan import Plan, check, plan
 from engine.presets import PRESETS
-from engine.spec import Fadrm, JobSpec
+from engine.spec import JobSpec
 
 
 def _printable(name: str) -> str:
@@ -192,9 +193,9 @@ def plan_out(services: Services, planned: Planned) -> PlanOut:
 
 
 def _complete(spec: JobSpec, facts: Facts) -> JobSpec:
-    if not isinstance(spec.method, Fadrm):
+    if not isinstance(spec.method, Optimised):
         return spec
-    return spec.model_copy(update={"method": resolve_recipe(spec.method, facts.resolution)})
+    return spec.model_copy(update={"method": spec.method.resolved(facts.resolution)})
 
 
 def _warnings(services: Services, planned: Planned, size_bytes: int) -> list[str]:

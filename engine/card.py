@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from engine.methods import TITLES, Fadrm, FadrmPlus, Herding, Optimised, RandomReal
 from engine.networks import SMALL_BELOW_PX
 from engine.scores import Score, table, verdicts
-from engine.spec import Fadrm, JobSpec, RandomReal
+from engine.spec import JobSpec
 
 BATCH_CAVEAT = """Their batch norm used the statistics of each half batch (BSSL; the first n // 2 of a batch's n positions, or the rest),
 so a label is valid only together with the other images of its half batch: leave out or shuffle whole half batches, never
@@ -40,13 +41,14 @@ def _parts(facts: dict[str, Any], spec: JobSpec, scores: Sequence[Score]) -> Ite
 
 def _method(spec: JobSpec) -> str:
     match spec.method:
-        case Fadrm():
-            name = "FADRM" if len(spec.teachers) == 1 else "FADRM+"
-            return (
-                f"{name} (arXiv 2506.24125; {sum(spec.method.budgets)} iterations in {len(spec.method.budgets)} stages)"
-            )
+        case Optimised():
+            own = "arXiv 2506.24125; " if isinstance(spec.method, Fadrm | FadrmPlus) else ""
+            budgets, name = spec.method.budgets, TITLES[spec.method.method]
+            return f"{name} ({own}{sum(budgets)} iterations in {len(budgets)} stage{'s' if len(budgets) > 1 else ''})"
         case RandomReal():
             return "taking real images at random"
+        case Herding():
+            return "choosing real images by herding"
         case _:
             return f"choosing crops of real images (RDED; difficulty {spec.patches.difficulty})"
 

@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine import arrays
-from engine.datasets import Statistics
+from engine.datasets import Statistics, held_back_count
 from engine.models import build, frozen
+from engine.randomness import generator
 
 RESIDENT_SHARE = 0.3  # of a GPU's free memory that a data set may take
 RESIDENT_BYTES = 4 * 2**30  # on a CPU: above this, images stay on the disk
@@ -45,6 +46,21 @@ class RealData:
     def of_class(self, label: int) -> Tensor:
         """(n,) int64: the indices of a class's training images, ascending."""
         return (self.train_labels == label).nonzero()[:, 0]
+
+    def held_back(self, label: int, per_class: int) -> Tensor:
+        """(v,) int64: the training images of a class that no image is made from, ascending: they choose the best epoch.
+
+        The same for every job of these images that asks for as many.
+        """
+        found = self.of_class(label)
+        chance = generator(0, "held back", label)
+        count = held_back_count(len(found), per_class)
+        return found[torch.randperm(len(found), generator=chance)[:count]].sort().values
+
+    def usable(self, label: int, per_class: int) -> Tensor:
+        """(n - v,) int64: the training images of a class that images are made from, ascending."""
+        found = self.of_class(label)
+        return found[~torch.isin(found, self.held_back(label, per_class))]
 
 
 @lru_cache(maxsize=2)

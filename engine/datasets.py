@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from engine.errors import DatasetInvalid, DatasetMissing
-from engine.spec import DatasetSpec, Digits, Folder, Torchvision, sha256_of
+from engine.sources import DatasetSpec, Digits, Folder, Torchvision
+from engine.spec import sha256_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 USUAL_SIDES = (8, 16, 32, 64, 128, 224)  # px; what a folder's resolution defaults to one of
@@ -56,6 +57,11 @@ class Facts:
     @property
     def test_images(self) -> int:
         return sum(self.test_per_class)
+
+
+def held_back_count(images: int, per_class: int) -> int:
+    """How many of a class's training images are kept from every method, to choose the best epoch by: at most a tenth."""
+    return min(per_class, images // 10)
 
 
 def describe(spec: DatasetSpec) -> Facts:

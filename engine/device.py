@@ -9,8 +9,8 @@ from importlib.metadata import version
 import torch
 
 from engine.errors import OutOfMemory, SpecInvalid
+from engine.fields import Precision as WantedPrecision
 from engine.precision import Precision, precision_for
-from engine.spec import Precision as WantedPrecision
 
 BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 

@@ -4,23 +4,77 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.datasets import Facts
+from engine.datasets import Facts, held_back_count
 from engine.errors import SpecInvalid
+from engine.methods import TITLES, Herding, Optimised, RandomReal
 from engine.networks import NETWORKS, SMALL_BELOW_PX
-from engine.spec import Fadrm, JobSpec, RandomReal
+from engine.spec import TORCHVISION, JobSpec
+
+IMAGENET_CLASSES = 1000
 
 
 def impossibilities(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
     """Nothing when the spec can be run."""
     yield from _too_few_images(spec, facts)
-    if isinstance(spec.method, Fadrm) and spec.method.sizes:
+    yield from _bad_nesting(spec)
+    yield from _bad_number_of_teachers(spec)
+    yield from _foreign_weights(spec, facts)
+    yield from _bad_groups(spec, facts)
+    if isinstance(spec.method, Optimised) and spec.method.sizes:
         yield from _bad_sizes(spec.method.sizes, facts.resolution)
     yield from _misfits(spec, facts.resolution)
 
 
+def _bad_nesting(spec: JobSpec) -> Iterator[SpecInvalid]:
+    for index, ipc in enumerate(spec.nested):
+        if ipc >= spec.ipc:
+            yield SpecInvalid(
+                f"nested holds {ipc}, but ipc is {spec.ipc}.",
+                hint="Name ipcs below the job's own: each is a download of the first images of each class.",
+                pointer=f"/nested/{index}",
+            )
+
+
+def _bad_number_of_teachers(spec: JobSpec) -> Iterator[SpecInvalid]:
+    least, most = spec.method.TEACHERS
+    count, title = len(spec.teachers), TITLES[spec.method.method]
+    if least <= count <= most:
+        return
+    wanted = f"{least}" if least == most else f"{least} to {most}"
+    several = " FADRM with several teachers is the method fadrm+." if spec.method.method == "fadrm" else ""
+    yield SpecInvalid(
+        f"{title} takes {wanted} teacher{'s' if most > 1 else ''}, and {count} {'is' if count == 1 else 'are'} named.",
+        hint=f"{'Add' if count < least else 'Remove'} teachers, or choose another method.{several}",
+        pointer="/teachers",
+    )
+
+
+def _foreign_weights(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
+    for index, teacher in enumerate(spec.teachers):
+        if teacher.weights == TORCHVISION and len(facts.classes) != IMAGENET_CLASSES:
+            yield SpecInvalid(
+                f"torchvision's weights know {IMAGENET_CLASSES} classes, and {facts.title} has {len(facts.classes)}.",
+                hint="Train the teacher on these images (train), or name a .safetensors file of such a one.",
+                pointer=f"/teachers/{index}/weights",
+            )
+
+
+def _bad_groups(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
+    wanted = spec.evaluation.continual
+    for index, steps in enumerate(() if wanted is None else wanted.steps):
+        if steps > len(facts.classes):
+            yield SpecInvalid(
+                f"{len(facts.classes)} classes cannot come in {steps} groups.",
+                hint=f"Choose at most {len(facts.classes)}.",
+                pointer=f"/evaluation/continual/steps/{index}",
+            )
+
+
 def _too_few_images(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
-    smallest = min(facts.train_per_class)
-    name = facts.classes[facts.train_per_class.index(smallest)]
+    per_class = spec.evaluation.valid_per_class
+    usable = [count - held_back_count(count, per_class) for count in facts.train_per_class]
+    smallest = min(usable)
+    name = facts.classes[usable.index(smallest)]
     factor = spec.patches.factor
     tiles = spec.ipc * factor**2
     if spec.ipc > smallest:
@@ -48,7 +102,9 @@ def _too_few_images(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
 
 
 def _takes_patches(spec: JobSpec) -> bool:
-    return not isinstance(spec.method, RandomReal) or not {"rded", "patches"}.isdisjoint(spec.evaluation.baselines)
+    return not isinstance(spec.method, RandomReal | Herding) or not {"rded", "patches"}.isdisjoint(
+        spec.evaluation.baselines
+    )
 
 
 def _bad_sizes(sizes: tuple[int, ...], resolution: int) -> Iterator[SpecInvalid]:
@@ -75,7 +131,7 @@ def _misfits(spec: JobSpec, resolution: int) -> Iterator[SpecInvalid]:
         if reason:
             fitting = ", ".join(other for other, network in NETWORKS.items() if not network.misfit(resolution))
             yield SpecInvalid(f"{reason}.", hint=f"Choose one of {fitting}.", pointer=pointer)
-    sizes = spec.method.sizes or () if isinstance(spec.method, Fadrm) else ()
+    sizes = spec.method.sizes or () if isinstance(spec.method, Optimised) else ()
     for name in dict.fromkeys(teacher.network for teacher in spec.teachers):
         least = NETWORKS[name].smallest_px
         if resolution >= least > min(sizes, default=resolution):

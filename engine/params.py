@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from engine.spec import DatasetSpec, Fadrm, JobSpec, Labels, Patches, Precision, Teacher, _Part
+from engine.fields import Part, Precision
+from engine.methods import Patches, Recipe
+from engine.sources import DatasetSpec
+from engine.spec import Export, JobSpec, Labels, Teacher
 
 
-class PrepareParams(_Part):
+class PrepareParams(Part):
     """Decode a data set once, to arrays of pixels."""
 
     dataset: DatasetSpec
@@ -18,27 +21,40 @@ class PrepareParams(_Part):
     digest: str
 
 
-class TeachParams(_Part):
-    """Train one teacher. Needs `data`."""
+class TeachParams(Part):
+    """Train one teacher, or import it. Needs `data`."""
 
     teacher: Teacher
+    weights_sha256: str | None = None  # of the file that the teacher's weights come from
     flip: bool
     precision: Precision
 
 
-class SelectParams(_Part):
-    """Choose patches (needs `data`, `teacher.0`) or whole random images (needs `data` only)."""
+class ObserveParams(Part):
+    """Statistics of the real images inside one teacher, beside those it remembers. Needs `data` and `teacher`."""
 
-    patches: Patches | None  # None for whole random images
-    ipc: int
+    conv: bool  # behind its convolutions
+    classes: bool  # of each class at its batch norms
     seed: int
     precision: Precision
 
 
-class RecoverParams(_Part):
-    """FADRM for one range of ipc indices. Needs `data`, `patches` and every `teacher.<i>`."""
+class SelectParams(Part):
+    """Choose real images. Needs `data`; patches and herding need `teacher.0` too."""
 
-    recipe: Fadrm  # sizes and jitter filled in
+    choice: Literal["patches", "random", "herding"]
+    patches: Patches | None = None  # how patches are chosen
+    ipc: int
+    valid_per_class: int  # training images that are left out, for choosing the best epoch
+    seed: int
+    precision: Precision
+
+
+class RecoverParams(Part):
+    """Optimise images for one range of ipc indices. Needs `data`, `patches`, every `teacher.<i>`, and `observed.<i>`
+    where the recipe asks for more than batch norm remembers."""
+
+    recipe: Recipe
     ipc_start: int
     ipc_stop: int
     flip: bool
@@ -46,22 +62,25 @@ class RecoverParams(_Part):
     precision: Precision
 
 
-class RelabelParams(_Part):
+class RelabelParams(Part):
     """Soft labels for one set of images. Needs `data`, every `teacher.<i>` and every `images.<i>`, in order."""
 
     labels: Labels
+    take: int  # the first so many images of each class
     flip: bool
     seed: int
     precision: Precision
 
 
-class EvaluateParams(_Part):
+class EvaluateParams(Part):
     """Train and test one student. Needs `data`, every `images.<i>`, and `labels` when they are soft."""
 
     student: str
     run: int
     labels: Literal["soft", "hard"]
     plan: Labels  # epochs, batches and cut-mix: with hard labels the student draws the same plan itself
+    take: int
+    valid_per_class: int
     lr: float
     eta: float
     weight_decay: float
@@ -72,8 +91,40 @@ class EvaluateParams(_Part):
     precision: Precision
 
 
-class PackageParams(_Part):
-    """Make the download. Needs `data`, `images.<i>`, `labels`, `teacher.<i>`, `row.<i>`, and `patches`, which images start from."""
+class ContinualParams(Part):
+    """Class-incremental learning by one student a group. Needs `data`, every `images.<i>` and every `teacher.<i>`."""
+
+    student: str
+    run: int
+    steps: int  # groups of classes
+    plan: Labels
+    take: int
+    lr: float
+    eta: float
+    weight_decay: float
+    temperature: float
+    flip: bool
+    seed: int
+    precision: Precision
+
+
+class PackageParams(Part):
+    """Make the download. Needs `data`, `images.<i>`, `labels`, `teacher.<i>`, `row.<i>`, `continual.<i>`, `full.<i>`, and
+    `patches`, which images start from."""
 
     spec: JobSpec
+    ipc: int  # the spec's own, or one of its nested ones
     rows: tuple[tuple[str, str, str, int], ...]  # (subject, student, labels, run) of each `row.<i>`
+    continual: tuple[tuple[str, str, int, int], ...] = ()  # (subject, student, steps, run) of each `continual.<i>`
+    full: tuple[str, ...] = ()  # network of each `full.<i>`: trained on all real images
+
+
+class ExportParams(Part):
+    """The download in another form. Needs `data`, `images.<i>` and `labels`."""
+
+    form: Export
+    name: str
+    ipc: int
+    labels: Labels
+    flip: bool
+    seed: int

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.spec import Digits, Evaluation, Fadrm, Folder, JobSpec, Labels, Patches, Teacher, Torchvision
+from engine.methods import Fadrm, Patches
+from engine.sources import Digits, Folder, Torchvision
+from engine.spec import Evaluation, JobSpec, Labels, Teacher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

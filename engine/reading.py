@@ -18,7 +18,7 @@ from torch import Tensor
 from engine.datasets import DIGITS_TEST_EVERY, index_folder
 from engine.decoding import UNREADABLE, opened, square
 from engine.errors import DatasetMissing
-from engine.spec import DatasetSpec, Digits, Folder, Torchvision
+from engine.sources import DatasetSpec, Digits, Folder, Torchvision
 
 
 class ReadError(Exception):

@@ -15,12 +15,12 @@ from engine.augment import View, apply_view, draw_view
 from engine.datasets import Statistics
 from engine.errors import Diverged
 from engine.losses import RecoverLoss, recover_loss
+from engine.methods import Recipe as MethodRecipe
 from engine.models import frozen
 from engine.pixels import limits, resized
 from engine.precision import Precision, computing, gradient_scaler, restore_scaler, scaler_state
 from engine.randomness import generator
 from engine.schedule import cosine_lr
-from engine.spec import Fadrm
 from engine.statistics import BatchNormStatistics
 
 ADAM_EPS = 1e-8
@@ -62,9 +62,8 @@ class Recipe:
         raise IndexError(f"the budget is {self.steps} iterations")
 
 
-def recipe_of(method: Fadrm, *, flip: bool, precision: Precision) -> Recipe:
-    """The recipe that a step is told, in which sizes and jitter are filled in (see `plan.resolve_recipe`)."""
-    assert method.sizes is not None and method.jitter is not None
+def recipe_of(method: MethodRecipe, *, flip: bool, precision: Precision) -> Recipe:
+    """The recipe that a step is told, as the loop wants it."""
     return Recipe(
         stages=tuple(Stage(size=size, steps=steps) for size, steps in zip(method.sizes, method.budgets, strict=True)),
         alpha=method.alpha,

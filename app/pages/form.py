@@ -94,6 +94,8 @@ def _fields(prefix: str, schema: Schema, values: Mapping[str, Any]) -> tuple[Fie
         and "$ref" not in prop
         and "discriminator" not in prop
         and "$ref" not in prop.get("items", {})
+        and "additionalProperties" not in prop
+        and not any("$ref" in kind for kind in prop.get("anyOf", ()))
     )
 
 

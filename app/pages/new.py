@@ -20,7 +20,8 @@ from app.pages.render import page
 from app.services import Services
 from engine.errors import ErrorReport
 from engine.presets import PRESETS
-from engine.spec import Folder, JobSpec
+from engine.sources import Folder
+from engine.spec import JobSpec
 
 DEMO = "demo"
 BASIC = frozenset({"/ipc", "/teachers/0/network", "/teachers/0/epochs", "/evaluation/students", "/evaluation/runs"})

@@ -26,7 +26,7 @@ from engine.events import Event, Log, Progress, Started
 from engine.networks import SMALL_BELOW_PX
 from engine.params import PrepareParams
 from engine.reading import Origin, Picture, ReadError, open_origin
-from engine.spec import Torchvision
+from engine.sources import Torchvision
 from engine.store import sync
 
 CHUNK = 512  # images between two lines of progress

@@ -19,13 +19,13 @@ from engine.checkpoint import Checkpoint
 from engine.context import Context, Result, State, Telling
 from engine.data import RealData, batch_of, chunks, real_data, resident, teacher
 from engine.events import Preview, Progress, Started
+from engine.methods import Patches
 from engine.params import SelectParams
 from engine.patches import choose, cut, draw_crops, score, tiled
 from engine.pixels import denormalised, to_pixels
 from engine.png import contact_sheet, sheet_columns, sheet_tile
 from engine.precision import Precision
 from engine.randomness import generator
-from engine.spec import Patches
 
 SCORED_TOGETHER = 64  # real images
 SHOWN_IMAGES = 50
@@ -89,7 +89,7 @@ class _Selection:
         """Choose the images of the next class."""
         label = self.done
         chance = generator(self.params.seed, "select", label)
-        found = self.data.of_class(label)
+        found = self.data.usable(label, self.params.valid_per_class)
         if self.params.patches is None:
             chosen = found[torch.randperm(len(found), generator=chance)[: self.params.ipc]]
             side = torch.tensor([0, 0, self.data.resolution, self.data.resolution]).expand(len(chosen), 4)

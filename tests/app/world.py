@@ -15,9 +15,11 @@ from app.models import Job, Step, User, Worker
 from app.services import Services
 from engine import events
 from engine.errors import ErrorReport
+from engine.methods import Fadrm
 from engine.plan import Plan, StepKind
 from engine.plan import Step as PlanStep
-from engine.spec import Digits, Evaluation, Fadrm, JobSpec, Labels, Teacher
+from engine.sources import Digits
+from engine.spec import Evaluation, JobSpec, Labels, Teacher
 from engine.store import write_manifest
 
 HOLDER = Holder(worker="test:cpu:0", host="test", device="cpu")

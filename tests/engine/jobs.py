@@ -12,9 +12,11 @@ import torch
 from engine.datasets import describe
 from engine.errors import Drained
 from engine.events import Event, Failed, Finished
+from engine.methods import Fadrm, Patches
 from engine.plan import Plan, Step, StepKind, plan
 from engine.run import perform, run
-from engine.spec import Digits, Evaluation, Fadrm, JobSpec, Labels, Patches, Resources, Teacher
+from engine.sources import Digits
+from engine.spec import Evaluation, JobSpec, Labels, Resources, Teacher
 from engine.store import MANIFEST, Store, sha256_of_file
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import pytest
 
 from engine.datasets import describe, index_folder
 from engine.errors import DatasetInvalid, DatasetMissing
-from engine.spec import Digits, Folder, Torchvision
+from engine.sources import Digits, Folder, Torchvision
 from tests.engine.pictures import COLOURS, write_class, write_set
 
 

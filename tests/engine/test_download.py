@@ -14,7 +14,7 @@ from engine.download.errors import Diverged
 from engine.download.train import _load, _test_folder
 from engine.params import PrepareParams
 from engine.plan import Step, StepKind
-from engine.spec import Folder
+from engine.sources import Folder
 from engine.store import Store
 from tests.engine.jobs import attempt
 from tests.engine.pictures import write_set

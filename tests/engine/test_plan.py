@@ -10,20 +10,10 @@ import pytest
 
 from engine.datasets import describe
 from engine.errors import SpecInvalid
-from engine.plan import Plan, StepKind, check, plan, resolve_recipe
-from engine.spec import (
-    Digits,
-    Evaluation,
-    Fadrm,
-    Folder,
-    JobSpec,
-    Labels,
-    Patches,
-    RandomReal,
-    Rded,
-    Resources,
-    Teacher,
-)
+from engine.methods import Fadrm, FadrmPlus, Patches, RandomReal, Rded
+from engine.plan import Plan, StepKind, check, plan
+from engine.sources import Digits, Folder
+from engine.spec import Evaluation, JobSpec, Labels, Resources, Teacher
 from tests.engine.jobs import SPEC
 from tests.engine.pictures import write_set
 
@@ -57,6 +47,7 @@ def test_every_step_comes_after_those_that_it_needs() -> None:
     assert _plan(SPEC).steps[-1].key == _plan(SPEC).package
 
 
+USUAL = set(StepKind) - {StepKind.OBSERVE, StepKind.CONTINUAL, StepKind.EXPORT}  # the others have to be asked for
 AFTER_RECOVERY = {StepKind.RECOVER, StepKind.RELABEL, StepKind.EVALUATE, StepKind.PACKAGE}
 
 
@@ -73,8 +64,8 @@ AFTER_RECOVERY = {StepKind.RECOVER, StepKind.RELABEL, StepKind.EVALUATE, StepKin
             AFTER_RECOVERY | {StepKind.SELECT},
         ),
         (SPEC.model_copy(update={"seed": 1}), AFTER_RECOVERY | {StepKind.SELECT}),
-        (SPEC.model_copy(update={"teachers": (Teacher(seed=1),)}), set(StepKind) - {StepKind.PREPARE}),
-        (SPEC.model_copy(update={"dataset": Digits(resolution=16)}), set(StepKind)),
+        (SPEC.model_copy(update={"teachers": (Teacher(seed=1),)}), USUAL - {StepKind.PREPARE}),
+        (SPEC.model_copy(update={"dataset": Digits(resolution=16)}), USUAL),
     ],
 )
 def test_a_change_reaches_only_what_is_made_from_it(changed: JobSpec, kinds: set[StepKind]) -> None:
@@ -107,7 +98,8 @@ def test_large_work_is_cut_into_steps_of_minutes() -> None:
 
 
 def test_four_teachers_are_all_needed_by_recovery_and_labels() -> None:
-    spec = SPEC.model_copy(update={"teachers": tuple(Teacher(seed=seed) for seed in range(4))})
+    four = tuple(Teacher(seed=seed) for seed in range(4))
+    spec = SPEC.model_copy(update={"method": FadrmPlus(budgets=(3, 3)), "teachers": four})
     for step in _plan(spec).steps:
         if step.kind in (StepKind.RECOVER, StepKind.RELABEL):
             assert sum(role.startswith("teacher.") for role in step.needs) == 4
@@ -189,7 +181,7 @@ def test_a_stage_too_small_for_a_teacher_is_refused() -> None:
 
 @pytest.mark.parametrize("resolution", [8, 64, 127, 128, 140, 224, 512])
 def test_the_sizes_that_are_filled_in_can_be_asked_for(resolution: int) -> None:
-    method, dataset = resolve_recipe(Fadrm(), resolution), Digits(resolution=resolution)
+    method, dataset = Fadrm().resolved(resolution), Digits(resolution=resolution)
     network = Teacher(network="resnet18")
     spec = _evaluation(students=["resnet18"]).model_copy(update={"method": method, "teachers": (network,)})
     assert check(spec, describe(dataset)) == []
@@ -206,11 +198,11 @@ def test_estimates_grow_with_the_work() -> None:
 
 
 def test_recipes_end_at_full_size_and_alternate_before() -> None:
-    assert resolve_recipe(Fadrm(), 224).sizes == (200, 224, 200, 224)
-    assert resolve_recipe(Fadrm(budgets=(1, 1, 1)), 224).sizes == (224, 200, 224)
-    assert resolve_recipe(Fadrm(), 32).sizes == (32,) * 4
-    assert resolve_recipe(Fadrm(), 64).jitter == 4 and resolve_recipe(Fadrm(), 224).jitter == 32
-    assert resolve_recipe(Fadrm(jitter=1, sizes=(8, 8, 8, 8)), 8) == Fadrm(jitter=1, sizes=(8, 8, 8, 8))
+    assert Fadrm().resolved(224).sizes == (200, 224, 200, 224)
+    assert Fadrm(budgets=(1, 1, 1)).resolved(224).sizes == (224, 200, 224)
+    assert Fadrm().resolved(32).sizes == (32,) * 4
+    assert Fadrm().resolved(64).jitter == 4 and Fadrm().resolved(224).jitter == 32
+    assert Fadrm(jitter=1, sizes=(8, 8, 8, 8)).resolved(8) == Fadrm(jitter=1, sizes=(8, 8, 8, 8))
 
 
 def test_a_folder_is_planned_by_its_files(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from engine.datasets import describe
+from engine.methods import Fadrm
 from engine.plan import StepKind, check, plan
 from engine.presets import PRESETS
-from engine.spec import Fadrm, Folder
+from engine.sources import Folder
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -28,7 +29,7 @@ def test_the_demo_needs_no_network_and_little_work() -> None:
     steps = plan(spec, describe(spec.dataset)).steps
     assert spec.dataset.source == "digits" and not spec.flip
     assert sum(step.flop for step in steps) < 3e12
-    assert {step.kind for step in steps} == set(StepKind)
+    assert {step.kind for step in steps} == set(StepKind) - {StepKind.OBSERVE, StepKind.CONTINUAL, StepKind.EXPORT}
 
 
 @pytest.mark.parametrize(

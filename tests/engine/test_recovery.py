@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from engine.augment import View
 from engine.errors import Diverged
+from engine.methods import Fadrm
 from engine.models import build
 from engine.pixels import denormalised, resized, to_pixels
-from engine.plan import resolve_recipe
 from engine.precision import Precision
 from engine.recovery import Iteration, Recipe, Recovery, Stage, inject, objective, recipe_of, recovery_view
-from engine.spec import Fadrm
 from engine.statistics import BatchNormStatistics
 from tests.engine import golden
 from tests.engine.golden import CIFAR10
@@ -283,10 +282,10 @@ def test_without_augmentation_there_is_no_view() -> None:
 
 
 def test_a_recipe_is_made_from_the_spec_with_the_papers_stages() -> None:
-    recipe = recipe_of(resolve_recipe(Fadrm(), 224), flip=True, precision="fp32")
+    recipe = recipe_of(Fadrm().recipe(224), flip=True, precision="fp32")
     assert [(stage.size, stage.steps) for stage in recipe.stages] == [(200, 500), (224, 500), (200, 500), (224, 500)]
     assert (recipe.steps, recipe.jitter, recipe.lr, recipe.r_bn, recipe.first_bn) == (2000, 32, 0.25, 0.01, 10.0)
-    assert recipe_of(resolve_recipe(Fadrm(jitter=0), 32), flip=True, precision="fp32").jitter == 0
+    assert recipe_of(Fadrm(jitter=0).recipe(32), flip=True, precision="fp32").jitter == 0
 
 
 def test_an_iteration_is_data() -> None:

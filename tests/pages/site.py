@@ -21,9 +21,10 @@ from app.models import Job, User
 from app.services import Services, build
 from app.settings import Settings
 from engine.errors import ErrorReport
+from engine.methods import Fadrm
 from engine.plan import StepKind
 from engine.presets import DEMO
-from engine.spec import Evaluation, Fadrm, JobSpec, Labels, Teacher
+from engine.spec import Evaluation, JobSpec, Labels, Teacher
 from tests.pages.play import Player
 
 SMALL = DEMO.model_copy(

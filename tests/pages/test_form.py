@@ -8,7 +8,9 @@ import pytest
 
 from app.pages import form
 from engine.errors import ErrorReport
-from engine.spec import Digits, Fadrm, Folder, JobSpec, Rded, Teacher, Torchvision
+from engine.methods import Fadrm, Rded
+from engine.sources import Digits, Folder, Torchvision
+from engine.spec import JobSpec, Teacher
 
 SPECS = [
     JobSpec(),

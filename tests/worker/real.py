@@ -6,8 +6,10 @@ from sqlalchemy import func, select
 
 from app.models import Event, Step
 from engine.datasets import describe
+from engine.methods import Fadrm, Patches
 from engine.plan import Plan, StepKind, plan
-from engine.spec import Digits, Evaluation, Fadrm, JobSpec, Labels, Patches, Resources, Teacher
+from engine.sources import Digits
+from engine.spec import Evaluation, JobSpec, Labels, Resources, Teacher
 from engine.store import Store
 from tests.worker.stage import Stage
 

@@ -19,7 +19,7 @@ from engine.events import Event, Failed, Finished
 from engine.params import PrepareParams
 from engine.plan import Step, StepKind
 from engine.run import perform
-from engine.spec import DatasetSpec, Digits, Folder
+from engine.sources import DatasetSpec, Digits, Folder
 from engine.steps.prepare import statistics_of_pixels
 from engine.store import Store
 from tests.engine.jobs import CPU, Job

@@ -8,11 +8,11 @@ from safetensors.torch import load_file, save_file
 from engine import arrays
 from engine.data import real_data, teacher
 from engine.events import Event, Failed, Injection, Metric, Preview, Progress, Started
+from engine.methods import Fadrm
 from engine.params import RecoverParams
 from engine.pixels import normalised
 from engine.plan import StepKind
 from engine.run import perform
-from engine.spec import Fadrm
 from engine.steps.recover import entropy_bits
 from tests.engine.jobs import CPU, Job, attempt
 
@@ -25,9 +25,8 @@ def _recovered(job: Job, name: str, **changes: object) -> tuple[torch.Tensor, li
     """Images (I, K, 3, S, S) of the job's recovery with another recipe, and what was told."""
     step = job.step(StepKind.RECOVER)
     params = RecoverParams.model_validate(step.params)
-    params = params.model_copy(
-        update={"recipe": Fadrm(sizes=(8,) * 2, jitter=1, batch=10, budgets=(3, 2)).model_copy(update=changes)}
-    )
+    method = Fadrm(sizes=(8,) * 2, jitter=1, batch=10, budgets=(3, 2)).model_copy(update=changes)
+    params = params.model_copy(update={"recipe": method.recipe(8)})
     step = step.model_copy(update={"params": params.model_dump(mode="json"), "key": name})
     out = job.store.attempt(name, 1)
     events = list(perform(step, job.store, out=out, device=CPU))

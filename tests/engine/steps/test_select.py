@@ -11,10 +11,10 @@ from torch import Tensor
 from engine import arrays
 from engine.data import real_data
 from engine.events import Preview
+from engine.methods import Patches
 from engine.patches import cut
 from engine.pixels import denormalised, to_pixels
 from engine.plan import StepKind
-from engine.spec import Patches
 from tests.engine.jobs import Job, attempt
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from engine.data import real_data, teacher, teacher_facts
 from engine.events import Metric, Progress, Started
 from engine.plan import StepKind
-from engine.spec import Digits, Teacher
+from engine.sources import Digits
+from engine.spec import Teacher
 from engine.steps.teach import shifted
 from engine.store import sha256_of_file
 from engine.students import top1_pct
@@ -20,7 +22,8 @@ def test_a_teacher_learns_and_its_accuracy_is_that_of_its_weights(job: Job) -> N
     again = top1_pct(
         teacher(folder, CPU), data.test, data.test_labels, statistics=data.statistics, precision="fp32", device=CPU
     )
-    assert facts["top1_pct"] == again > 40
+    one_image = 100 / len(data.test)  # trained and frozen networks may round a tie differently: other memory layouts
+    assert again > 40 and facts["top1_pct"] == pytest.approx(again, abs=1.01 * one_image)
     assert facts["sha256"] == sha256_of_file(folder / "weights.safetensors")
     assert facts["classes"] == list(data.classes) and facts["network"] == SMALL
 

@@ -1,0 +1,50 @@
+"""The words that specs are written in: what a part of a spec is, and the kinds of values that several parts use."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticKnownError
+
+from engine.networks import NETWORKS
+
+MAX_RESOLUTION = 512
+
+
+class Part(BaseModel):
+    """A part of a spec: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _known_network(name: str) -> str:
+    if name not in NETWORKS:
+        raise ValueError(f"{name!r} is no network this engine knows: choose one of {', '.join(sorted(NETWORKS))}")
+    return name
+
+
+NetworkName = Annotated[str, AfterValidator(_known_network), Field(json_schema_extra={"enum": sorted(NETWORKS)})]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Resolution = Annotated[int, Field(ge=8, le=MAX_RESOLUTION)]
+Iterations = Annotated[int, Field(ge=1, le=100_000)]
+
+
+def _at_least_one(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What `min_length=1` says, but silent when an entry is wrong: pydantic counts the right ones only."""
+    if not values:
+        raise PydanticKnownError("too_short", {"field_type": "Tuple", "min_length": 1, "actual_length": 0})
+    return values
+
+
+NotEmpty = AfterValidator(_at_least_one)
+MIN_ITEMS: dict[str, Any] = {"minItems": 1}  # the same for the JSON schema
+
+
+def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("names something twice: leave one of each")
+    return values
+
+
+Unique = AfterValidator(_unique)

@@ -1,0 +1,43 @@
+"""From a spec to its graph of steps. Torch-free: the API plans, prices and stores; workers run what it planned.
+
+A step's key says what it is made from, so equal work is found again wherever it was done.
+"""
+
+from __future__ import annotations
+
+from engine.datasets import Facts
+from engine.errors import ErrorReport
+from engine.feasibility import impossibilities
+from engine.plan.downloads import export, package
+from engine.plan.draft import Draft
+from engine.plan.graph import CODE_VERSIONS, ContinualRow, Plan, Row, Step, StepKind
+from engine.plan.images import subjects_of
+from engine.plan.students import continual_rows, full_data, rows_of
+from engine.spec import JobSpec
+
+__all__ = ["CODE_VERSIONS", "ContinualRow", "Plan", "Row", "Step", "StepKind", "check", "plan"]
+
+
+def check(spec: JobSpec, facts: Facts) -> list[ErrorReport]:
+    """What this spec asks for that its data set cannot give; empty when it can be run."""
+    return [error.report for error in impossibilities(spec, facts)]
+
+
+def plan(spec: JobSpec, facts: Facts) -> Plan:
+    """The graph of a job. Raises SpecInvalid when the data set cannot give what is asked (see `check`)."""
+    for error in impossibilities(spec, facts):
+        raise error
+    draft = Draft.begin(spec, facts)
+    full = full_data(draft)
+    rows: list[Row] = []
+    continual: list[ContinualRow] = []
+    packages = []
+    for ipc in (*sorted(spec.nested), spec.ipc):
+        subjects = subjects_of(draft, ipc)
+        own, labels = rows_of(draft, subjects, ipc)
+        groups = continual_rows(draft, subjects, ipc)
+        packages.append(package(draft, subjects["distilled"], labels, ipc, own, groups, full))
+        for form in spec.exports:
+            export(draft, form, subjects["distilled"], labels, ipc)
+        rows, continual = own + rows, groups + continual  # the job's own ipc first
+    return Plan(steps=draft.in_order(), rows=tuple(rows), continual=tuple(continual), package=packages[-1])

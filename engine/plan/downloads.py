@@ -1,0 +1,57 @@
+"""The part of a plan that packs: a download per ipc, and its further forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.params import ExportParams, PackageParams
+from engine.plan.draft import Draft, Parts
+from engine.plan.graph import ContinualRow, Row, StepKind
+from engine.spec import Export
+
+
+def package(
+    draft: Draft,
+    images: Parts,
+    labels: str,
+    ipc: int,
+    rows: Sequence[Row],
+    continual: Sequence[ContinualRow],
+    full: dict[str, str],
+) -> str:
+    """The key of the download at one ipc."""
+    runs = [(row, index, key) for row in rows for index, key in enumerate(row.runs)]
+    learnt = [(row, index, key) for row in continual for index, key in enumerate(row.runs)]
+    first = draft.steps[images["images.0"]]
+    needs = {"data": draft.data, "labels": labels, "patches": first.needs.get("patches", first.key)}
+    needs |= draft.teachers | images
+    needs |= {f"row.{index}": key for index, (_, _, key) in enumerate(runs)}
+    needs |= {f"continual.{index}": key for index, (_, _, key) in enumerate(learnt)}
+    needs |= {f"full.{index}": key for index, key in enumerate(full.values())}
+    params = PackageParams(
+        spec=draft.spec,
+        ipc=ipc,
+        rows=tuple((row.subject, row.student, row.labels, run) for row, run, _ in runs),
+        continual=tuple((row.subject, row.student, row.steps, run) for row, run, _ in learnt),
+        full=tuple(full),
+    )
+    size = draft.images(ipc) * draft.image_bytes + draft.steps[labels].size_bytes
+    title = f"Pack the download of {ipc} images per class" if draft.spec.nested else "Pack the download"
+    return draft.add(StepKind.PACKAGE, title, params, needs, size_bytes=size)
+
+
+def export(draft: Draft, form: Export, images: Parts, labels: str, ipc: int) -> str:
+    """The key of the download at one ipc in another form."""
+    params = ExportParams(
+        form=form,
+        name=draft.facts.title,
+        ipc=ipc,
+        labels=draft.spec.labels,
+        flip=draft.spec.flip,
+        seed=draft.spec.seed,
+    )
+    size = draft.images(ipc) * draft.image_bytes * (4 if form == "normalised" else 1)
+    size += draft.steps[labels].size_bytes if form == "fkd" else 0
+    needs = {"data": draft.data, "labels": labels} | images
+    title = f"Export {ipc} images per class as {form}"
+    return draft.add(StepKind.EXPORT, title, params, needs, size_bytes=size)

@@ -1,0 +1,79 @@
+"""A plan in the making: what every part of it knows, and the steps so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self
+
+from pydantic import BaseModel
+
+from engine.datasets import Facts
+from engine.networks import forward_flop
+from engine.params import PrepareParams, TeachParams
+from engine.plan.graph import CODE_VERSIONS, Step, StepKind
+from engine.spec import TRAINED, JobSpec, Teacher, sha256_of
+
+Parts = dict[str, str]  # role -> key: "images.0", "images.1", ...
+KIND_ORDER = {kind: place for place, kind in enumerate(StepKind)}
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """Collects steps; a step that two parts of a job need is there once."""
+
+    spec: JobSpec
+    facts: Facts
+    data: str = ""  # key of the prepared data set
+    teachers: Parts = field(default_factory=dict)  # "teacher.<i>" -> key
+    steps: dict[str, Step] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, spec: JobSpec, facts: Facts) -> Self:
+        """With what every job has: its data and its teachers."""
+        draft = cls(spec=spec, facts=facts)
+        params = PrepareParams(dataset=spec.dataset, resolution=facts.resolution, digest=facts.digest)
+        size = (facts.train_images + facts.test_images) * draft.image_bytes
+        draft.data = draft.add(StepKind.PREPARE, f"Read {facts.title}", params, {}, size_bytes=size)
+        draft.teachers = {f"teacher.{index}": draft.teach(teacher) for index, teacher in enumerate(spec.teachers)}
+        return draft
+
+    def add(
+        self,
+        kind: StepKind,
+        title: str,
+        params: BaseModel,
+        needs: dict[str, str],
+        *,
+        flop: float = 0.0,
+        size_bytes: int = 0,
+    ) -> str:
+        """The key of a step, which is there from now on."""
+        facts = params.model_dump(mode="json")
+        key = sha256_of([kind, CODE_VERSIONS[kind], facts, needs])
+        step = Step(key=key, kind=kind, title=title, params=facts, needs=needs, flop=flop, size_bytes=size_bytes)
+        return self.steps.setdefault(key, step).key
+
+    def teach(self, teacher: Teacher) -> str:
+        """The key of a network that is trained on the real images, or imported."""
+        spec = self.spec
+        params = TeachParams(teacher=teacher, flip=spec.flip, precision=spec.precision)
+        trained = teacher.weights == TRAINED
+        flop = 3 * self.forward(teacher.network) * self.facts.train_images * teacher.epochs if trained else 0.0
+        verb = "Train" if trained else "Import"
+        return self.add(StepKind.TEACH, f"{verb} teacher {teacher.network}", params, {"data": self.data}, flop=flop)
+
+    def in_order(self) -> tuple[Step, ...]:
+        """Every step after those that it needs: kinds go in the order of `StepKind`."""
+        return tuple(sorted(self.steps.values(), key=lambda step: KIND_ORDER[step.kind]))
+
+    def images(self, ipc: int) -> int:
+        """How many images so many of each class are."""
+        return ipc * len(self.facts.classes)
+
+    @property
+    def image_bytes(self) -> int:
+        return 3 * self.facts.resolution**2
+
+    def forward(self, network: str) -> float:
+        """Operations of one forward pass of one image."""
+        return forward_flop(network, self.facts.resolution)

@@ -1,0 +1,40 @@
+"""Where real images come from, as parts of a spec. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from engine.fields import Part, Resolution
+
+
+class Digits(Part):
+    """Handwritten digits that ship with scikit-learn: 1,797 greyscale images of 8x8, enlarged; a fifth is the test set."""
+
+    source: Literal["digits"] = "digits"
+    resolution: Resolution = Field(16, description="Side of the square images, in pixels.")
+
+
+class Folder(Part):
+    """A folder of classes on the server: `path/train/<class>/*` and `path/test` (or `val`), or `path/<class>/*`."""
+
+    source: Literal["folder"] = "folder"
+    path: str = Field(min_length=1, max_length=1024, description="Absolute path, under a root that the server allows.")
+    resolution: Resolution | None = Field(
+        None, description="Side of the square images, in pixels; by default that of the images, at most 224."
+    )
+    test_fraction: float = Field(
+        0.2, gt=0, lt=0.9, description="Share of each class kept for testing where the folder has no test set."
+    )
+
+
+class Torchvision(Part):
+    """A public data set that torchvision fetches on first use (needs a network once)."""
+
+    source: Literal["torchvision"] = "torchvision"
+    name: Literal["cifar10", "cifar100"] = "cifar10"
+    resolution: Resolution = Field(32, description="Side of the square images, in pixels.")
+
+
+DatasetSpec = Annotated[Digits | Folder | Torchvision, Field(discriminator="source")]
