@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from app import remote
-from app.settings import Settings
+from app.settings import Settings, load, shown
 from app.trouble import CannotStart, ClientError, Unreachable
 
 if TYPE_CHECKING:
@@ -154,6 +155,15 @@ def login(home: Home = None) -> None:
     out.print(local.login_url(settings, local.address(settings)), highlight=False, soft_wrap=True)
 
 
+@app.command("settings")
+def show_settings(home: Home = None) -> None:
+    """List every setting: its variable, value, where that comes from, and what it is for."""
+    for setting in shown(_settings(home)):
+        value = escape(setting.value) or "(empty)"
+        out.print(f"[bold]{setting.variable}[/] = {value}   [dim]{setting.source}[/]", highlight=False, soft_wrap=True)
+        out.print(f"    {escape(setting.help)}", highlight=False, soft_wrap=True)
+
+
 @app.command("doctor")
 def examine(home: Home = None) -> None:
     """Look whether this machine has what a server needs."""
@@ -161,7 +171,7 @@ def examine(home: Home = None) -> None:
 
     findings = doctor.examine(_with_running_redis(_settings(home)))
     for finding in findings:
-        mark = "[green]✔[/]" if finding.ok else "[red]✘[/]"
+        mark = "[red]✘[/]" if not finding.ok else "[yellow]![/]" if finding.warns else "[green]✔[/]"
         out.print(f"{mark} {finding.name:<9} {finding.detail}", highlight=False, soft_wrap=True)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED)
 
@@ -219,7 +229,7 @@ def _greet(server: up.Server) -> None:
 
 
 def _settings(home: Path | None) -> Settings:
-    settings = Settings() if home is None else Settings(home=home)
+    settings = load() if home is None else load(home=home)
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
 
 

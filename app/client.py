@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
@@ -24,6 +26,7 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 SILENCE_S = 60.0  # a stream that sends not even a ping for so long is broken
 PATIENCE_S = 60.0  # how long a server may be away before a stream or a request gives up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0
+TOKEN = re.compile(r"[!-~]*")  # what a header can carry
 BUSY = frozenset({502, 503, 504})
 
 
@@ -52,8 +55,13 @@ class Client:
     def __init__(
         self, url: str, token: str, *, patience_s: float = PATIENCE_S, transport: httpx.BaseTransport | None = None
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = _address(url)
         self._patience_s, self._was_there = patience_s, False
+        if not TOKEN.fullmatch(token):
+            raise ClientError(
+                "The token holds characters that no token has.",
+                "Copy it again, without quotes and blanks, from `fadrm token create` into FADRM_TOKEN.",
+            )
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(
             base_url=f"{self.url}/api/v1", headers=headers, timeout=TIMEOUT, transport=transport, trust_env=False
@@ -213,6 +221,20 @@ class Client:
             f"There is no answer from {self.url} ({error}).",
             "Start a server with `fadrm up`, or set FADRM_URL and FADRM_TOKEN to one that runs.",
         )
+
+
+def _address(url: str) -> str:
+    """A server's address without the last slash. Raises Unreachable when it is none."""
+    hint = "Write it as http://HOST:PORT in FADRM_URL."
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and url.isprintable()
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise Unreachable(f"{url!r} is no address of a server: {error}.", hint) from error
+    if not is_one or " " in url:
+        raise Unreachable(f"{url!r} is no address of a server.", hint)
+    return url.rstrip("/")
 
 
 def _raise_for(response: httpx.Response) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from app.api.health import redis_address
 from app.db import Database
 from app.settings import Settings
 
+SOUND_SQLITE = (3, 51, 3)
 ENOUGH_BYTES = 2 * 2**30
 
 
@@ -28,6 +30,7 @@ class Finding:
     name: str
     ok: bool
     detail: str
+    warns: bool = False  # it works, and there is something to know
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -36,7 +39,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def _findings(settings: Settings) -> Iterator[Finding]:
-    checks: tuple[Callable[[Settings], Finding], ...] = (_python, _torch, _devices, _redis, _database, _disk)
+    checks: tuple[Callable[[Settings], Finding], ...] = (_python, _torch, _devices, _redis, _database, _sqlite, _disk)
     for check in checks:
         yield check(settings)
 
@@ -74,15 +77,31 @@ def _database(settings: Settings) -> Finding:
     if not settings.database_url and not (settings.home / "fadrm.db").exists():
         return Finding(name="database", ok=True, detail="SQLite, to be made at the first start")
     database = Database(settings.database)
+    is_file = database.engine.dialect.name == "sqlite"
     try:
         with database.engine.connect() as connection:
+            if is_file and (damage := connection.exec_driver_sql("PRAGMA quick_check").scalar_one()) != "ok":
+                return Finding(name="database", ok=False, detail=f"damaged: {damage}. {migrate.REMEDY}")
             current = migrate.is_current(connection)
     except SQLAlchemyError as error:
-        return Finding(name="database", ok=False, detail=f"does not answer: {str(error).splitlines()[0]}")
+        detail = f"does not answer: {str(error).splitlines()[0]}"
+        return Finding(name="database", ok=False, detail=f"{detail}. {migrate.REMEDY}" if is_file else detail)
     finally:
         database.close()
     detail = "answers, newest schema" if current else "has an older schema: run `fadrm migrate`"
     return Finding(name="database", ok=current, detail=detail)
+
+
+def _sqlite(settings: Settings) -> Finding:
+    """Below SOUND_SQLITE two connections that write and checkpoint at one instant may, very rarely, damage the file."""
+    found = sqlite3.sqlite_version
+    if settings.database_url and not settings.database_url.startswith("sqlite"):
+        return Finding(name="sqlite", ok=True, detail=f"{found}, not used: FADRM_DATABASE_URL names another database")
+    if sqlite3.sqlite_version_info >= SOUND_SQLITE:
+        return Finding(name="sqlite", ok=True, detail=found)
+    sound = ".".join(map(str, SOUND_SQLITE))
+    detail = f"{found}: before {sound} a very rare fault can damage the file. Keep backups; for a team, use PostgreSQL"
+    return Finding(name="sqlite", ok=True, detail=detail, warns=True)
 
 
 def _disk(settings: Settings) -> Finding:

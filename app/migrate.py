@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, make_url, text
 
-from app.db import Database
+from app.db import BUSY_TIMEOUT_MS, Database
+from app.trouble import CannotStart
 
+REMEDY = "Put a copy in its place (`fadrm.db.*.bak` beside it, or your backup), or move it away to begin anew."
 SCRIPTS = Path(__file__).parents[1] / "migrations"
 LOCK = 0x464144524E  # of PostgreSQL; on SQLite the transaction itself is one at a time
 
@@ -26,7 +31,11 @@ def config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Make or change the tables: all of it, or nothing when it fails."""
+    """Make or change the tables: all of it, or nothing when it fails. Raises CannotStart when the file is damaged.
+
+    A SQLite file of an older schema is copied first, to `<file>.<its revision>.bak`.
+    """
+    _secure(database_url)
     _run(database_url, lambda made: command.upgrade(made, revision))
 
 
@@ -43,6 +52,41 @@ def is_current(connection: Connection) -> bool:
 def newest() -> str | None:
     """The newest revision that this program knows."""
     return ScriptDirectory.from_config(config()).get_current_head()
+
+
+def _secure(database_url: str) -> None:
+    """Look at a SQLite file that was not closed properly, and copy one that is about to change."""
+    url = make_url(database_url)
+    path = Path(url.database or "")
+    if url.get_backend_name() != "sqlite" or not path.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
+            _check(connection, path)
+            _copy(connection, path)
+    except sqlite3.DatabaseError as error:
+        raise CannotStart(f"{path} cannot be read: {error}. {REMEDY}") from error
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """What the last process to close a file does is to remove its log: a log that is there tells of a crash, or of company."""
+    if not path.with_name(f"{path.name}-wal").exists():
+        return
+    found = connection.execute("PRAGMA quick_check").fetchone()[0]
+    if found != "ok":
+        raise CannotStart(f"{path} is damaged: {found}. {REMEDY}")
+
+
+def _copy(connection: sqlite3.Connection, path: Path) -> None:
+    has_schema = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if has_schema else None
+    if row is None or row[0] == newest():
+        return
+    target = path.with_name(f"{path.name}.{row[0]}.bak")
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    with closing(sqlite3.connect(part)) as copy:
+        connection.backup(copy)
+    part.replace(target)
 
 
 def _run(database_url: str, change: Callable[[Config], None]) -> None:

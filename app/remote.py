@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from app.settings import Settings
+from app.settings import load
 from app.trouble import ClientError, Refused, Unreachable
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from app.views import JobOut
 
 FAILED = 1
+DEEPEST = 20  # levels of a file that are searched for what is wrong; no spec has as many
 out = Console()
 err = Console(stderr=True)
 
@@ -140,18 +142,40 @@ def _body(file: Path | None, preset: str | None) -> dict[str, Any]:
         return {"preset": preset}
     try:
         value = json.loads(file.read_text()) if file.suffix == ".json" else yaml.safe_load(file.read_text())
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ClientError(f"{file} cannot be read: {error}", "It should be a spec as YAML or JSON.") from error
     if not isinstance(value, dict):
         raise ClientError(f"{file} holds no spec.", "It should be a mapping of fields to values.")
+    _check_json(value, file)
     return value if {"spec", "preset"} & value.keys() else {"spec": value}
+
+
+def _check_json(value: dict[Any, Any], file: Path) -> None:
+    """Raises ClientError when a file holds what JSON cannot say: YAML has dates, sets, and numbers that are none."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        place = next(_odd_places(value), "")
+        where = f" at {place}" if place else f": {error}"
+        hint = "Write text and dates in quotes, and numbers as digits."
+        raise ClientError(f"{file} holds what a spec cannot hold{where}.", hint) from error
+
+
+def _odd_places(value: Any, place: str = "", depth: int = 0) -> Iterator[str]:
+    """Where values are that JSON does not have, as pointers with the value."""
+    if isinstance(value, dict | list):
+        inside = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in inside if depth < DEEPEST else ():
+            yield from _odd_places(inner, f"{place}/{key}", depth + 1)
+    elif not isinstance(value, str | int | None) and not (isinstance(value, float) and math.isfinite(value)):
+        yield f"{place} ({value})"
 
 
 def _client() -> Client:
     from app import local
     from app.client import Client
 
-    settings = Settings()
+    settings = load()
     known = local.read_connection(settings.home.expanduser())
     url = settings.url or (known.url if known else "")
     token = settings.token.get_secret_value() or (known.token if known and url == known.url else "")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from app.trouble import CannotStart
+
+PREFIX = "FADRM_"
 
 
 def _default_home() -> Path:
@@ -15,7 +22,7 @@ def _default_home() -> Path:
 class Settings(BaseSettings):
     """What an administrator decides. Read once at start, then passed on."""
 
-    model_config = SettingsConfigDict(env_prefix="FADRM_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     home: Path = Field(default_factory=_default_home, description="Folder that holds everything the server writes.")
     database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in the home folder.")
@@ -49,6 +56,11 @@ class Settings(BaseSettings):
     max_running_per_user: int = Field(64, ge=1, description="Steps of one user that run at once.")
     max_queued_per_user: int = Field(50, ge=1, description="Unfinished jobs of one user; a sweep counts once.")
     max_jobs_per_sweep: int = Field(200, ge=1, le=10_000, description="Jobs that one sweep may have.")
+    silence_s: float = Field(
+        1800.0,
+        gt=0,
+        description="An engine that tells nothing for so long is ended, and its attempt counts as a crash.",
+    )
     checkpoint_s: float = Field(60.0, gt=0, description="From one checkpoint of a running step to the next.")
     threads: int = Field(
         0, ge=0, description="CPU threads of one engine; 0 shares the cores among this machine's workers."
@@ -63,3 +75,43 @@ class Settings(BaseSettings):
     def store_root(self) -> Path:
         """The store's folder."""
         return self.store or self.home / "store"
+
+
+class Shown(NamedTuple):
+    """One setting as it is listed."""
+
+    variable: str
+    value: str
+    source: str  # "environment" or "default"
+    help: str
+
+
+def load(**given: Any) -> Settings:
+    """The settings of this process. Raises CannotStart, naming the variable that is wrong."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable, told = f"{PREFIX}{first['loc'][0]}".upper(), first["msg"]
+        raise CannotStart(
+            f"{variable} is {first['input']!r}: {told}. `fadrm settings` tells what each is for."
+        ) from error
+    except SettingsError as error:
+        raise CannotStart(f"{error}: it should be JSON, as in FADRM_HOSTS='[\"127.0.0.1\"]'.") from error
+
+
+def shown(settings: Settings) -> Iterator[Shown]:
+    """Every setting with its value and where that comes from. No secret is told."""
+    for name, field in Settings.model_fields.items():
+        source = "environment" if name in settings.model_fields_set else "default"
+        yield Shown(f"{PREFIX}{name}".upper(), _told(getattr(settings, name)), source, field.description or "")
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return "(set, not shown)" if value.get_secret_value() else ""
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    text = "" if value is None else str(value)
+    password = urlsplit(text).password if "://" in text else None
+    return text.replace(f":{password}@", ":***@") if password else text

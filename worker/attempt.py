@@ -85,6 +85,10 @@ class Attempt:
                 log.info("step interrupted", extra={"step": self.lease.step_id})
                 self.engine.terminate(settings.grace_s)
                 return self._ending(fuse)
+            if self.engine.silence_s > settings.silence_s:
+                log.warning("engine silent", extra={"step": self.lease.step_id, "limit_s": settings.silence_s})
+                self.engine.end_for_silence()
+                return Outcome.CRASHED
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + settings.heartbeat_s
                 if self._beat(fuse):

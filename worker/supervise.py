@@ -55,6 +55,8 @@ class EngineProcess:
         self.verdict: Finished | Failed | None = None
         self._changed = threading.Condition()
         self._ended_by_us = False
+        self._heard = time.monotonic()
+        self._silent_s = 0.0  # for how long it was silent when it was ended for that
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._num_lines = 0
         with suppress(OSError):
@@ -75,6 +77,7 @@ class EngineProcess:
         """Give it a step to do. When it is dead already, the caller finds that out by waiting."""
         self.verdict = None
         self._num_lines = 0
+        self._heard = time.monotonic()
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write(request.model_dump_json().encode() + b"\n")
@@ -118,6 +121,16 @@ class EngineProcess:
             self._signal(signal.SIGKILL)
             time.sleep(0.01)
 
+    @property
+    def silence_s(self) -> float:
+        """How long nothing has come from it: no event, no line of its log."""
+        return time.monotonic() - self._heard
+
+    def end_for_silence(self) -> None:
+        """End it now: it hangs, and what hangs heeds no signal."""
+        self._silent_s = self.silence_s
+        self.kill()
+
     def signal_end(self, number: signal.Signals) -> None:
         """Send a signal to the group, from any thread, and wait for nothing."""
         self._signal(number)
@@ -136,6 +149,13 @@ class EngineProcess:
                 code="host_out_of_memory",
                 message="The engine was ended by the system, which ran out of memory.",
                 hint="Choose smaller batches or a smaller network, or run fewer workers on that machine.",
+                details=details,
+            )
+        if self._silent_s:
+            return ErrorReport(
+                code="engine_silent",
+                message=f"The engine told nothing for {self._silent_s:.0f} s, and was ended.",
+                hint="Trying again has been tried. If a step may be silent for so long, raise FADRM_SILENCE_S.",
                 details=details,
             )
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -189,6 +209,7 @@ class EngineProcess:
             self._changed.notify_all()
 
     def _hear(self, line: bytes) -> None:
+        self._heard = time.monotonic()
         try:
             event: Event = parse(line)
         except ValidationError:
@@ -204,6 +225,7 @@ class EngineProcess:
         with stream:
             while line := stream.readline(LONGEST_LINE):
                 text = printable(line)
+                self._heard = time.monotonic()
                 if not text:
                     continue
                 self._last_lines.append(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from app.client import Client
 from app.main import create_app, server
 from app.redis_server import write_private
 from app.settings import Settings
-from tests.app.world import Person, World, chain, spec_body
+from tests.app.world import Person, World, chain, damage, spec_body
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -57,7 +58,7 @@ def served(world: World, owner: Person, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def test_help_names_every_command() -> None:
     told = CliRunner().invoke(cli.app, ["--help"]).output
-    words = "up, serve, worker, migrate, login, token, submit, plan, list, watch, cancel, download, doctor"
+    words = "up, serve, worker, migrate, login, token, settings, submit, plan, list, watch, cancel, download, doctor"
     for name in words.split(", "):
         assert f" {name} " in told
 
@@ -122,6 +123,72 @@ def test_a_wrong_spec_is_told_field_by_field(served: World, run: Run, tmp_path: 
     assert run("submit")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: 2026-11-21\nspec: {}", "/name (2026-11-21)"),
+        ("ipc: 1\nlabels: {epochs: .nan}", "/labels/epochs (nan)"),
+        ("teachers: [{lr: .inf}]", "/teachers/0/lr (inf)"),
+        ("2026-11-21: 1", "keys must be"),
+        ("a: &a [*a]", "Circular"),
+        ("a: !!set {b}", "/a"),
+        ("[" * 5000, "cannot be read"),
+        ("a: 2026-99-99", "cannot be read"),
+    ],
+)
+def test_what_only_yaml_can_say_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, told: str
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(text)
+    monkeypatch.setenv("FADRM_URL", "http://127.0.0.1:1")  # it is never asked
+    code, _, said = run("submit", str(spec))
+    assert code == cli.REFUSED and told in said, said
+    assert "quotes" in said or "YAML or JSON" in said
+
+
+@pytest.mark.parametrize("token", ["fädrm_x", "fadrm_x\n", "a b", "“fadrm”"])
+def test_a_token_that_is_none_is_said_to_be_none(run: Run, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("FADRM_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("FADRM_TOKEN", token)
+    code, _, told = run("list")
+    assert code == cli.REFUSED and "FADRM_TOKEN" in told and "fadrm_x" not in told
+
+
+@pytest.mark.parametrize("url", ["http://[", "127.0.0.1:8080", "http://", "http://a:99999", "nonsense", "http://a b/"])
+def test_an_address_that_is_none_is_said_to_be_none(run: Run, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("FADRM_URL", url)
+    code, _, told = run("list")
+    assert code == cli.NO_ANSWER and "no address of a server" in told and "http://HOST:PORT" in told
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("FADRM_LEASE_S", "soon", "FADRM_LEASE_S is 'soon'"),
+        ("FADRM_THREADS", "-1", "FADRM_THREADS is '-1'"),
+        ("FADRM_HOSTS", "a,b", 'field "hosts"'),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    code, _, said = run("doctor")
+    assert code == cli.FAILED and told in said
+
+
+def test_every_setting_is_listed_with_its_source_and_no_secret(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FADRM_SECRET", "swordfish")
+    monkeypatch.setenv("FADRM_DATABASE_URL", "postgresql://u:swordfish@h/d")
+    monkeypatch.setenv("FADRM_LEASE_S", "90")
+    code, told, _ = run("settings")
+    assert code == 0 and "swordfish" not in told and "postgresql://u:***@h/d" in told
+    assert "FADRM_LEASE_S = 90.0   environment" in told and "FADRM_GRACE_S = 30.0   default" in told
+    for name, field in Settings.model_fields.items():
+        assert f"FADRM_{name.upper()} = " in told and field.description and field.description in told
+
+
 def test_without_a_server_the_remedy_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, told = run("list")
     assert code == cli.NO_ANSWER and "fadrm up" in told
@@ -168,8 +235,23 @@ def test_migrating_makes_the_database(run: Run, tmp_path: Path) -> None:
 def test_the_doctor_names_what_is_there(world: World, run: Run) -> None:
     code, told, _ = run("doctor")
     assert code == 0, told
-    for name in ("python", "torch", "devices", "redis", "database", "disk"):
+    for name in ("python", "torch", "devices", "redis", "database", "sqlite", "disk"):
         assert name in told
+
+
+def test_the_doctor_warns_of_an_old_sqlite(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 51, 2))
+    code, told, _ = run("doctor")
+    assert code == 0 and "! sqlite" in told and "before 3.51.3" in told
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 51, 3))
+    assert "✔ sqlite" in run("doctor")[1]
+
+
+def test_the_doctor_finds_a_damaged_database(world: World, run: Run, tmp_path: Path) -> None:
+    world.services.database.close()
+    damage(tmp_path / "fadrm.db")
+    code, told, _ = run("doctor")
+    assert code == cli.FAILED and "✘ database" in told and "fadrm.db.*.bak" in told
 
 
 def test_a_worker_without_redis_is_told_what_to_do(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError
 from sqlalchemy import inspect, text
 
 from app import migrate
 from app.db import Database
 from app.models import Token
+from app.trouble import CannotStart
+from tests.app.world import damage
 
 TABLES = set(Token.metadata.tables)
 
@@ -74,6 +78,33 @@ def test_a_failed_migration_leaves_nothing(empty_url: str) -> None:
     with pytest.raises(Exception, match="workers"):
         migrate.upgrade(empty_url)
     assert tables(empty_url) == {"workers"}
+
+
+def test_a_file_of_an_older_schema_is_copied_before_it_is_changed(tmp_path: Path) -> None:
+    url, copy = f"sqlite:///{tmp_path / 'fadrm.db'}", tmp_path / "fadrm.db.0000.bak"
+    migrate.upgrade(url)
+    migrate.upgrade(url)
+    assert not list(tmp_path.glob("*.bak*")), "nothing changes, so nothing is copied"
+    with sqlite3.connect(tmp_path / "fadrm.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0000'")
+    with pytest.raises(CommandError):  # there is no 0000; the copy is made before that is found out
+        migrate.upgrade(url)
+    assert tables(f"sqlite:///{copy}") == TABLES and not list(tmp_path.glob(".fadrm.db.*"))
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_damaged_file_is_not_touched(tmp_path: Path, is_open: bool) -> None:
+    url, path = f"sqlite:///{tmp_path / 'fadrm.db'}", tmp_path / "fadrm.db"
+    migrate.upgrade(url)
+    if is_open:
+        damage(path)
+        path.with_name("fadrm.db-wal").touch()  # as a crash leaves it
+    else:
+        path.write_bytes(b"no database at all, and long enough to be looked at" * 100)
+    before = path.read_bytes()
+    with pytest.raises(CannotStart, match=r"fadrm\.db.*\.bak"):
+        migrate.upgrade(url)
+    assert path.read_bytes() == before
 
 
 def test_the_newest_revision_is_known() -> None:

@@ -184,6 +184,13 @@ RESULTS: dict[str, dict[str, Any]] = {
 }
 
 
+def damage(path: Path) -> None:
+    """Write over the second page of a database file, which belongs to a table."""
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\x2a" * 4096)
+
+
 def files_of(folder: Path) -> set[str]:
     """Everything in a folder."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

@@ -155,6 +155,20 @@ def test_cancelling_ends_the_engine_within_seconds(make_stage: Callable[..., Sta
     stage.check()
 
 
+def test_an_engine_that_hangs_without_a_word_is_ended_and_its_step_tried_again(
+    make_stage: Callable[..., Stage], sqlite_url: str
+) -> None:
+    stage = make_stage(sqlite_url, silence_s=6.0)
+    fault = {"attempt": 1, "at": 2, "do": "hang"}
+    job_id = stage.submit(scripted("hanging", units=3, checkpoint_every=1, faults=[fault]))
+    stage.carrier().drain()
+    assert stage.job(job_id).state == JobState.SUCCEEDED
+    first, second = stage.attempts()
+    assert (first.outcome, second.outcome) == ("crashed", "succeeded")
+    assert first.detail == "The engine told nothing for 6 s, and was ended."
+    stage.check()
+
+
 def test_a_worker_that_is_to_stop_gives_its_step_back_with_a_checkpoint(any_stage: Stage) -> None:
     step = scripted("long", units=100, pause_s=0.05)
     job = any_stage.submit(step)
