@@ -31,7 +31,8 @@ def _parts(facts: dict[str, Any], spec: JobSpec, scores: Sequence[Score]) -> Ite
     yield table(scores) if scores else "No student was trained."
     yield from _reading(scores)
     yield "## Teachers\n\n" + "\n".join(
-        f"- {teacher['network']}: {teacher['top1_pct']:.1f} % on the real test set after {teacher['epochs']} epochs"
+        f"- {teacher['network']}: {teacher['top1_pct']:.1f} % on the real test set, "
+        + (f"after {teacher['epochs']} epochs" if teacher["epochs"] else "trained elsewhere")
         for teacher in facts["teachers"]
     )
     yield _use(facts)

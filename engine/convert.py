@@ -80,7 +80,9 @@ def _loaded(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise WeightsInvalid(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise WeightsInvalid(
+            f"{path} cannot be read: {error.strerror or error}.", hint="Name a file that torch.save wrote."
+        ) from error
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise WeightsInvalid(
             f"{path} holds more than tensors, or torch.save did not write it: {str(error).splitlines()[0]}",
@@ -123,7 +125,9 @@ def _write(state: Mapping[str, Tensor], target: Path) -> None:
         save_file({key: value.clone().contiguous() for key, value in state.items()}, waiting)
         waiting.rename(target)
     except OSError as error:
-        raise WeightsInvalid(f"{target} cannot be written: {error.strerror or error}.") from error
+        raise WeightsInvalid(
+            f"{target} cannot be written: {error.strerror or error}.", hint="Name another place."
+        ) from error
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ from engine.methods import TITLES, Herding, Optimised, RandomReal
 from engine.networks import NETWORKS, SMALL_BELOW_PX
 from engine.spec import TORCHVISION, JobSpec
 
-IMAGENET_CLASSES = 1000
-
 
 def impossibilities(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
     """Nothing when the spec can be run."""
@@ -51,9 +49,10 @@ def _bad_number_of_teachers(spec: JobSpec) -> Iterator[SpecInvalid]:
 
 def _foreign_weights(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
     for index, teacher in enumerate(spec.teachers):
-        if teacher.weights == TORCHVISION and len(facts.classes) != IMAGENET_CLASSES:
+        reason = NETWORKS[teacher.network].imagenet_misfit(facts.resolution, len(facts.classes))
+        if teacher.weights == TORCHVISION and reason:
             yield SpecInvalid(
-                f"torchvision's weights know {IMAGENET_CLASSES} classes, and {facts.title} has {len(facts.classes)}.",
+                f"{reason}.",
                 hint="Train the teacher on these images (train), or name a .safetensors file of such a one.",
                 pointer=f"/teachers/{index}/weights",
             )

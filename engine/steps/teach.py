@@ -1,4 +1,4 @@
-"""Train one teacher on the real images: SGD or AdamW, one cosine to 0, cross-entropy.
+"""Train one teacher on the real images: SGD or AdamW, one cosine to 0, cross-entropy. Or take one that was trained before.
 
 Leaves weights.safetensors and teacher.json. N images, B images of a batch, S pixels a side.
 """
@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -21,25 +22,30 @@ from engine.augment import crop_pixels, draw_boxes, draw_flips
 from engine.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer, taken_from, under
 from engine.context import Context, Result, State, Telling
 from engine.data import RealData, batch_of, real_data, resident
-from engine.errors import DatasetInvalid, Diverged
+from engine.errors import DatasetInvalid, Diverged, WeightsInvalid
 from engine.events import Event, Metric, Progress, Started
 from engine.models import build
+from engine.networks import NETWORKS
 from engine.params import TeachParams
 from engine.pixels import normalised
 from engine.precision import Precision, computing, gradient_scaler, restore_scaler, scaler_state
 from engine.randomness import generator, repeatable, seed_of
 from engine.schedule import cosine_lr
-from engine.spec import Teacher
+from engine.spec import TORCHVISION, TRAINED, Teacher
 from engine.store import sha256_of_file
 from engine.students import top1_pct
+from engine.weights import filled, imagenet, read
 
 SHIFT = 1 / 8  # of the side: how far a padded crop may move an image
 MOMENTUM = 0.9
 
 
 def teach(context: Context[TeachParams]) -> Telling:
-    """Train, test after each epoch, and keep the last weights."""
+    """Train, test after each epoch, and keep the last weights. Weights from elsewhere are tested once."""
     training = _Training.begin(context)
+    if context.params.teacher.weights != TRAINED:
+        yield from _take(context, training)
+        return _leave(context, training)
     found = context.resumed()
     if found is not None:
         training.restore(found)
@@ -64,6 +70,32 @@ def _epoch(context: Context[TeachParams], training: _Training) -> Iterator[Event
         yield from context.pause(training.epoch, training.state, rank=training.step)
 
 
+def _take(context: Context[TeachParams], training: _Training) -> Iterator[Event]:
+    """Put weights from elsewhere into the network, and test them."""
+    yield Started(total=1, unit="networks", device=str(context.device))
+    network, data = training.teacher.network, training.data
+    state, source = _brought(context.params, data)
+    model = filled(network, state, num_classes=data.num_classes, resolution=data.resolution, source=source)
+    training.model.load_state_dict(model.state_dict())
+    yield Metric(x=0, values={"teach.top1": training.test()})
+    yield Progress(done=1, total=1, unit="networks")
+
+
+def _brought(params: TeachParams, data: RealData) -> tuple[dict[str, Tensor], str]:
+    """The weights that a teacher is to have, and where they are from. Raises WeightsInvalid."""
+    teacher = params.teacher
+    if teacher.weights == TORCHVISION:
+        reason = NETWORKS[teacher.network].imagenet_misfit(data.resolution, data.num_classes)
+        if reason:
+            raise WeightsInvalid(f"{reason}.", hint="Train the teacher on these images, or bring weights that were.")
+        return imagenet(teacher.network), "torchvision's file"
+    path = Path(teacher.weights)
+    state = read(path)
+    if params.weights_sha256 not in (None, sha256_of_file(path)):
+        raise WeightsInvalid(f"{path} has changed since the job was planned.", hint="Submit the job again.")
+    return state, str(path)
+
+
 def _leave(context: Context[TeachParams], training: _Training) -> Result:
     """Write the weights and what there is to know of them."""
     weights = context.out / "weights.safetensors"
@@ -71,7 +103,8 @@ def _leave(context: Context[TeachParams], training: _Training) -> Result:
     result = {
         "network": training.teacher.network,
         "top1_pct": training.top1_pct,
-        "epochs": training.teacher.epochs,
+        "weights": training.teacher.weights,
+        "epochs": training.epoch,
         "sha256": sha256_of_file(weights),
         "precision": training.precision,
     }
