@@ -50,7 +50,7 @@ class Student:
 
     def __init__(self, model: nn.Module, recipe: StudentRecipe, *, device: torch.device, seed: int = 0) -> None:
         """seed: of the network's own randomness (dropout); what it is shown is decided by the plan."""
-        self.model = model.to(device).to(memory_format=training_layout(device))
+        self.model = model.to(device).to(memory_format=training_layout(device, recipe.precision))
         self.recipe = recipe
         self.epoch = 0  # epochs done
         self._device, self._seed = device, seed
@@ -84,7 +84,9 @@ class Student:
         self._optimizer.zero_grad()
         for part in parts:
             with computing(self.recipe.precision, self._device):
-                logits = self.model(inputs[part].contiguous(memory_format=training_layout(self._device)))
+                logits = self.model(
+                    inputs[part].contiguous(memory_format=training_layout(self._device, self.recipe.precision))
+                )
             loss = criterion(logits, slice(positions.start + part.start, positions.start + part.stop))
             torch.autograd.backward(self._scaler.scale(loss / len(parts)))
             losses.append(loss.detach())
@@ -175,7 +177,7 @@ def evaluate(
         for start in range(0, len(images), size):
             inputs = normalised(images[start : start + size].to(device), statistics)
             with computing(precision, device):
-                logits = model(inputs.contiguous(memory_format=training_layout(device)))
+                logits = model(inputs.contiguous(memory_format=training_layout(device, precision)))
             sums += _judged(logits.float(), labels[start : start + size].to(device))
             num_classes = logits.shape[1]
     top1, top5, loss = (sums / len(images)).tolist()

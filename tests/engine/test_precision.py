@@ -37,9 +37,14 @@ def test_a_wish_is_kept_and_auto_is_something_a_cpu_can_do() -> None:
     assert precision_for("auto", CPU) in {"fp32", "bf16"}
 
 
-def test_a_cpu_trains_in_torchs_own_layout() -> None:
-    assert training_layout(CPU) == torch.contiguous_format
-    assert training_layout(torch.device("cuda")) == torch.channels_last
+def test_a_cpu_trains_in_torchs_own_layout_where_numbers_are_exact() -> None:
+    assert training_layout(CPU, "fp32") == torch.contiguous_format
+    assert training_layout(torch.device("cuda"), "fp32") == torch.channels_last
+
+
+def test_matrix_units_of_a_cpu_take_channels_last() -> None:
+    bf16_pays = precision_for("auto", CPU) == "bf16"
+    assert (training_layout(CPU, "bf16") == torch.channels_last) == bf16_pays
 
 
 def test_a_scaler_that_does_nothing_has_nothing_to_remember() -> None:
