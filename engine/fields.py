@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticKnownError
 
 from engine.networks import NETWORKS
@@ -16,6 +16,26 @@ class Part(BaseModel):
     """A part of a spec: frozen, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, given: Any) -> Any:
+        """Pydantic takes `true` for 1, and who writes it means something else: as a word it is refused at its place."""
+        if not isinstance(given, dict):
+            return given
+        numbers = {name for name, field in cls.model_fields.items() if _holds_numbers(field.annotation)}
+        return {name: _spelled(value) if name in numbers else value for name, value in given.items()}
+
+
+def _holds_numbers(annotation: Any) -> bool:
+    return annotation in (int, float) or any(map(_holds_numbers, get_args(annotation)))
+
+
+def _spelled(value: Any) -> Any:
+    """A value with `true` and `false` as words."""
+    if isinstance(value, list | tuple):
+        return [_spelled(one) for one in value]
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _known_network(name: str) -> str:
