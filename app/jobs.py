@@ -102,24 +102,26 @@ def within_quota(session: Session, owner: User, max_unfinished: int) -> None:
 
 
 def _add_steps(session: Session, job: Job, plan: Plan) -> None:
-    steps = [
-        Step(
-            job_id=job.id,
-            position=position,
-            key=step.key,
-            kind=step.kind,
-            title=step.title,
-            params=step.params,
-            needs=step.needs,
-            flop=step.flop,
-            size_bytes=step.size_bytes,
-        )
+    rows = [
+        {
+            "job_id": job.id,
+            "position": position,
+            "key": step.key,
+            "kind": step.kind,
+            "title": step.title,
+            "params": step.params,
+            "needs": step.needs,
+            "flop": step.flop,
+            "size_bytes": step.size_bytes,
+        }
         for position, step in enumerate(plan.steps)
     ]
-    session.add_all(steps)
-    session.flush()
-    ids = {step.key: step.id for step in steps}
-    edges = [{"step_id": step.id, "need_id": ids[key]} for step in steps for key in sorted(set(step.needs.values()))]
+    ids = {key: step_id for step_id, key in session.execute(insert(Step).returning(Step.id, Step.key), rows)}
+    edges = [
+        {"step_id": ids[step.key], "need_id": ids[key]}
+        for step in plan.steps
+        for key in sorted(set(step.needs.values()))
+    ]
     if edges:
         session.execute(insert(StepNeed), edges)
 

@@ -188,7 +188,7 @@ def plan_out(services: Services, planned: Planned) -> PlanOut:
             for row in planned.plan.rows
         ],
         estimate=Estimate(flop=sum(step.flop for step in left), size_bytes=size_bytes, seconds=estimates.seconds(left)),
-        warnings=list(_warnings(services, planned, size_bytes)),
+        warnings=[*warnings(planned), *lack_of_room(services, size_bytes)],
     )
 
 
@@ -198,7 +198,8 @@ def _complete(spec: JobSpec, facts: Facts) -> JobSpec:
     return spec.model_copy(update={"method": spec.method.resolved(facts.resolution)})
 
 
-def _warnings(services: Services, planned: Planned, size_bytes: int) -> list[str]:
+def warnings(planned: Planned) -> list[str]:
+    """What can be done, and is hardly wanted."""
     spec, found = planned.spec, []
     if spec.evaluation.students and spec.evaluation.runs == 1:
         found.append("One run per row tells nothing of the spread: set evaluation.runs to 3 or more.")
@@ -206,10 +207,15 @@ def _warnings(services: Services, planned: Planned, size_bytes: int) -> list[str
         found.append("Without baselines the accuracies have nothing to stand beside.")
     if spec.ipc >= min(planned.facts.train_per_class):
         found.append("There are as many synthetic images as real ones in the smallest class: nothing is distilled.")
-    free = _free_bytes(services)
-    if free is not None and size_bytes > free:
-        found.append(f"This leaves about {size_bytes / 1e9:.1f} GB, and the store has {free / 1e9:.1f} GB free.")
     return found
+
+
+def lack_of_room(services: Services, size_bytes: int) -> list[str]:
+    """A warning when the store's disk cannot hold so much."""
+    free = _free_bytes(services)
+    if free is None or size_bytes <= free:
+        return []
+    return [f"This leaves about {size_bytes / 1e9:.1f} GB, and the store has {free / 1e9:.1f} GB free."]
 
 
 def _free_bytes(services: Services) -> int | None:

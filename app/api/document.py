@@ -31,7 +31,7 @@ EXAMPLES = Path(__file__).with_name("examples.json")
 METHODS = ("get", "post", "delete", "put", "patch")
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 OPEN = frozenset({"get_health", "get_readiness"})
-WRITING = frozenset({"create_job", "cancel_job", "rerun_job"})
+WRITING = frozenset({"create_job", "cancel_job", "rerun_job", "create_sweep", "cancel_sweep"})
 CODES = {
     401: ("unauthenticated", "Log in first", "This needs a login or a token."),
     403: ("forbidden", "Not allowed", "Your role is viewer, which may look and not change."),
@@ -106,11 +106,11 @@ def _problems(operation: dict[str, Any]) -> list[int]:
         found.append(403)
     if "path" in where:
         found.append(404)
-    if name == "cancel_job":
+    if name in {"cancel_job", "cancel_sweep"}:
         found.append(409)
     if where or "requestBody" in operation:
         found.append(422)
-    if name in {"create_job", "rerun_job", "stream_events", "stream_jobs"}:
+    if name in {"create_job", "rerun_job", "create_sweep", "stream_events", "stream_jobs"}:
         found.append(429)
     return found
 

@@ -28,3 +28,11 @@ from app.views.results import ArtifactsOut as ArtifactsOut
 from app.views.results import ResultsOut as ResultsOut
 from app.views.results import artifacts as artifacts
 from app.views.results import results as results
+from app.views.sweeps import CellOut as CellOut
+from app.views.sweeps import SweepOut as SweepOut
+from app.views.sweeps import SweepPage as SweepPage
+from app.views.sweeps import TableOut as TableOut
+from app.views.sweeps import page_of_sweeps as page_of_sweeps
+from app.views.sweeps import sweep_out as sweep_out
+from app.views.sweeps import sweep_urls as sweep_urls
+from app.views.sweeps import table as table

@@ -97,6 +97,7 @@ class JobSummary(Out):
     method: str
     ipc: int
     teachers: list[str]
+    sweep_id: str | None = Field(None, description="The sweep that made it.")
     cancel_requested: bool
     error: JobError | None
     queue: QueueOut
@@ -195,6 +196,7 @@ def _summary(job: Job, steps: Sequence[Step], owner: User, around: Surroundings)
         method=job.spec["method"]["method"],
         ipc=job.spec["ipc"],
         teachers=[teacher["network"] for teacher in job.spec["teachers"]],
+        sweep_id=job.sweep_id,
         cancel_requested=job.cancel_requested,
         error=JobError.model_validate(job.error) if job.error else None,
         queue=QueueOut(position=None if ahead is None else ahead + 1, ahead=ahead or 0),

@@ -86,7 +86,7 @@ def results(session: Session, job: Job) -> ResultsOut:
     """The score card as far as it is known."""
     steps = steps_of(session, job.id)
     by_key = {step.key: step for step in steps}
-    rows = [_row(Row.model_validate(row), by_key) for row in job.rows]
+    rows = [row_out(Row.model_validate(row), by_key) for row in job.rows]
     return ResultsOut(
         complete=all(row.n == row.planned for row in rows),
         rows=rows,
@@ -95,7 +95,8 @@ def results(session: Session, job: Job) -> ResultsOut:
     )
 
 
-def _row(row: Row, steps: Mapping[str, Step]) -> RowOut:
+def row_out(row: Row, steps: Mapping[str, Step]) -> RowOut:
+    """A line of a job's score card. steps: by key, at least those of its runs."""
     runs = [_run(steps[key]) for key in row.runs]
     last = [run.last for run in runs if run.last is not None]
     best = [run.best for run in runs if run.best is not None]

@@ -16,11 +16,22 @@ from starlette.websockets import WebSocketDisconnect
 from tests.app.world import PNG, Person, World, spec_body
 
 OPEN = {"/healthz", "/readyz", "/login", "/static/{digest}/{name:path}", "/static/vendor/{name:path}"}
-OF_A_JOB = ("{job_id}", "{sha256}", "/api/v1/stream")
-FOR_WRITERS = {"/api/v1/jobs", "/jobs/new", "/jobs/demo", "/api/v1/jobs/{job_id}/cancel", "/api/v1/jobs/{job_id}/rerun"}
+OF_A_JOB = ("{job_id}", "{sha256}", "{sweep_id}", "/api/v1/stream")
+FOR_WRITERS = {
+    "/api/v1/jobs",
+    "/api/v1/jobs/{job_id}/cancel",
+    "/api/v1/jobs/{job_id}/rerun",
+    "/api/v1/sweeps",
+    "/api/v1/sweeps/{sweep_id}/cancel",
+    "/jobs/new",
+    "/jobs/demo",
+}
+SWEEP = {"spec": spec_body(), "axes": [{"name": "seed", "path": "/seed", "values": [0]}]}
 BODIES = {
     "/api/v1/jobs": {"spec": spec_body()},
     "/api/v1/jobs/plan": {"spec": spec_body()},
+    "/api/v1/sweeps": SWEEP,
+    "/api/v1/sweeps/plan": SWEEP,
     "/api/v1/tokens": {"name": "t"},
 }
 
@@ -55,12 +66,14 @@ def closed(app: FastAPI) -> list[Operation]:
 @pytest.fixture
 def places(client: TestClient, world: World) -> dict[str, str]:
     """What the names in paths stand for: a finished job of the owner, and what is of it."""
-    job = client.post("/api/v1/jobs", json={"spec": spec_body()}).json()
+    sweep = client.post("/api/v1/sweeps", json=SWEEP).json()
+    job = client.get(sweep["cells"][0]["url"]).json()
     world.work()
     [sheets] = client.get(job["urls"]["previews"]).json()["data"]
     [token] = client.get("/api/v1/tokens").json()
     return {
         "job_id": job["id"],
+        "sweep_id": sweep["id"],
         "sha256": sheets["previews"][0]["sha256"],
         "name:path": "card.md",
         "token_id": token["id"],

@@ -94,6 +94,8 @@ def test_example_requests_can_be_sent(client: TestClient, world: World) -> None:
     for name, path in (
         ("plan_job", "/api/v1/jobs/plan"),
         ("create_job", "/api/v1/jobs"),
+        ("plan_sweep", "/api/v1/sweeps/plan"),
+        ("create_sweep", "/api/v1/sweeps"),
         ("create_token", "/api/v1/tokens"),
     ):
         answer = client.post(path, json=examples()[name]["request"])
