@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,7 +21,7 @@ from engine.errors import ErrorReport
 from engine.methods import Optimised
 from engine.plan import Plan, check, plan
 from engine.presets import PRESETS
-from engine.spec import JobSpec
+from engine.spec import TORCHVISION, TRAINED, JobSpec
 
 
 def _printable(name: str) -> str:
@@ -81,11 +84,29 @@ def prepare_spec(
     """Plan a spec. Raises Unprocessable with pointers into `/spec`."""
     roots = services.settings.data_roots
     spec = datasets.within_roots(spec, roots)
+    _refuse_weights_outside(spec, roots)
     facts = cache.get(spec.dataset, roots) if cache else datasets.facts_of(spec.dataset, roots)
     reports = check(spec, facts)
     if reports:
         raise datasets.refused(*reports)
     return Planned(name=name or default_name(spec, facts), spec=spec, facts=facts, plan=plan(spec, facts))
+
+
+def _refuse_weights_outside(spec: JobSpec, roots: Iterable[Path]) -> None:
+    """Raises Unprocessable when a teacher's weights are to come from a file that is not below one of the roots."""
+    allowed = [root.resolve() for root in roots]
+    for index, teacher in enumerate(spec.teachers):
+        given = teacher.weights
+        if given in (TRAINED, TORCHVISION):
+            continue
+        if "\0" in given or not any(Path(os.path.realpath(given)).is_relative_to(root) for root in allowed):
+            report = ErrorReport(
+                code="weights_invalid",
+                message=f"{given!r} is not a file under a folder that this server allows.",
+                hint=f"Allowed roots: {', '.join(map(str, allowed)) or 'none'}; an administrator sets FADRM_DATA_ROOTS.",
+                pointer=f"/teachers/{index}/weights",
+            )
+            raise datasets.refused(report)
 
 
 def default_name(spec: JobSpec, facts: Facts) -> str:

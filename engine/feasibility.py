@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from engine.datasets import Facts, held_back_count
 from engine.errors import SpecInvalid
 from engine.methods import TITLES, Herding, Optimised, RandomReal
 from engine.networks import NETWORKS, SMALL_BELOW_PX
-from engine.spec import TORCHVISION, JobSpec
+from engine.spec import TORCHVISION, TRAINED, JobSpec
 
 
 def impossibilities(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
@@ -17,6 +18,7 @@ def impossibilities(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
     yield from _bad_nesting(spec)
     yield from _bad_number_of_teachers(spec)
     yield from _foreign_weights(spec, facts)
+    yield from _missing_weights(spec)
     yield from _bad_groups(spec, facts)
     if isinstance(spec.method, Optimised) and spec.method.sizes:
         yield from _bad_sizes(spec.method.sizes, facts.resolution)
@@ -56,6 +58,19 @@ def _foreign_weights(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
                 hint="Train the teacher on these images (train), or name a .safetensors file of such a one.",
                 pointer=f"/teachers/{index}/weights",
             )
+
+
+def _missing_weights(spec: JobSpec) -> Iterator[SpecInvalid]:
+    for index, teacher in enumerate(spec.teachers):
+        path = Path(teacher.weights)
+        if teacher.weights in (TRAINED, TORCHVISION) or (path.suffix == ".safetensors" and path.is_file()):
+            continue
+        yield SpecInvalid(
+            f"There is no file of weights {teacher.weights}.",
+            hint=f"Write {TRAINED}, {TORCHVISION}, or the path of a .safetensors file on the server; "
+            "`python -m engine.convert` makes one from a .pth file.",
+            pointer=f"/teachers/{index}/weights",
+        )
 
 
 def _bad_groups(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel
@@ -11,7 +13,8 @@ from engine.datasets import Facts
 from engine.networks import forward_flop
 from engine.params import PrepareParams, TeachParams
 from engine.plan.graph import CODE_VERSIONS, Step, StepKind
-from engine.spec import TRAINED, JobSpec, Teacher, sha256_of
+from engine.spec import TORCHVISION, TRAINED, JobSpec, Teacher, sha256_of
+from engine.store import sha256_of_file
 
 Parts = dict[str, str]  # role -> key: "images.0", "images.1", ...
 KIND_ORDER = {kind: place for place, kind in enumerate(StepKind)}
@@ -56,7 +59,8 @@ class Draft:
     def teach(self, teacher: Teacher) -> str:
         """The key of a network that is trained on the real images, or imported."""
         spec = self.spec
-        params = TeachParams(teacher=teacher, flip=spec.flip, precision=spec.precision)
+        digest = None if teacher.weights in (TRAINED, TORCHVISION) else digest_of(Path(teacher.weights))
+        params = TeachParams(teacher=teacher, weights_sha256=digest, flip=spec.flip, precision=spec.precision)
         trained = teacher.weights == TRAINED
         flop = 3 * self.forward(teacher.network) * self.facts.train_images * teacher.epochs if trained else 0.0
         verb = "Train" if trained else "Import"
@@ -77,3 +81,14 @@ class Draft:
     def forward(self, network: str) -> float:
         """Operations of one forward pass of one image."""
         return forward_flop(network, self.facts.resolution)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, read again only when it has changed since."""
+    status = path.stat()
+    return _digest_of(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest_of(path: Path, size_bytes: int, changed_ns: int) -> str:
+    return sha256_of_file(path)

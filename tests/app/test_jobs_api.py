@@ -255,6 +255,28 @@ def test_no_way_leads_out_of_the_roots(client: TestClient, world: World, folder:
     assert "link" not in {entry["title"] for entry in client.get("/api/v1/datasets").json()}
 
 
+@pytest.mark.parametrize("weights", ["/etc/passwd", "teacher.safetensors", "/elsewhere/teacher.safetensors", "\0"])
+def test_weights_come_from_below_the_roots_or_not_at_all(client: TestClient, world: World, weights: str) -> None:
+    spec = {"teachers": [{"network": "convnet3_w32", "weights": weights}]}
+    answer = client.post("/api/v1/jobs", json={"spec": spec})
+    assert answer.status_code == 422 and answer.json()["errors"][0]["pointer"] == "/spec/teachers/0/weights"
+    assert "Allowed roots" in answer.json()["hint"] and world.count(Job) == 0
+
+
+def test_other_weights_under_the_same_name_make_another_teacher(client: TestClient, folder: Path) -> None:
+    weights = folder.parent / "teacher.safetensors"
+    spec = {"teachers": [{"network": "convnet3_w32", "weights": str(weights)}]}
+    keys = []
+    for content in (b"one", b"other"):
+        weights.write_bytes(content)
+        steps = client.post("/api/v1/jobs/plan", json={"spec": spec}).json()["steps"]
+        keys += [step["key"] for step in steps if step["kind"] == "teach"]
+    assert len(keys) == len(set(keys)) == 2
+    weights.unlink()
+    answer = client.post("/api/v1/jobs/plan", json={"spec": spec})
+    assert answer.status_code == 422 and "There is no file of weights" in answer.json()["errors"][0]["message"]
+
+
 def test_a_link_inside_a_data_set_must_not_lead_out_of_the_roots(
     client: TestClient, folder: Path, tmp_path: Path
 ) -> None:
