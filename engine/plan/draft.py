@@ -86,9 +86,9 @@ class Draft:
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, read again only when it has changed since."""
     status = path.stat()
-    return _digest_of(path, status.st_size, status.st_mtime_ns)
+    return _digest_of(path, (status.st_size, status.st_mtime_ns))
 
 
 @lru_cache(maxsize=64)
-def _digest_of(path: Path, size_bytes: int, changed_ns: int) -> str:
+def _digest_of(path: Path, _stamp: tuple[int, int]) -> str:
     return sha256_of_file(path)

@@ -274,7 +274,7 @@ def test_other_weights_under_the_same_name_make_another_teacher(client: TestClie
     assert len(keys) == len(set(keys)) == 2
     weights.unlink()
     answer = client.post("/api/v1/jobs/plan", json={"spec": spec})
-    assert answer.status_code == 422 and "There is no file of weights" in answer.json()["errors"][0]["message"]
+    assert answer.status_code == 422 and "There is no file of weights" in answer.json()["detail"]
 
 
 def test_a_link_inside_a_data_set_must_not_lead_out_of_the_roots(
