@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app import remote
+from app import remote, remote_sweeps
 from app.settings import Settings, load, shown
 from app.trouble import CannotStart, ClientError, Unreachable
 
@@ -217,6 +217,7 @@ def revoke_token(token_id: Annotated[str, typer.Argument(metavar="ID")], home: H
 
 
 app.add_typer(tokens, name="token")
+app.add_typer(remote_sweeps.app, name="sweep")
 remote.register(app)
 
 

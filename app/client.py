@@ -19,12 +19,24 @@ from pydantic import ValidationError
 from app.models import TERMINAL_JOB_STATES
 from app.planning import PlanOut
 from app.problems import Problem
+from app.sweeps import SweepPlanOut
 from app.trouble import ClientError, Damaged, Refused, Unreachable
-from app.views import ArtifactsOut, EventOut, EventPage, JobOut, JobPage, ResultsOut
+from app.views import (
+    ArtifactsOut,
+    EventOut,
+    EventPage,
+    JobOut,
+    JobPage,
+    ResultsOut,
+    SweepOut,
+    SweepPage,
+    TableOut,
+)
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 SILENCE_S = 60.0  # a stream that sends not even a ping for so long is broken
 PATIENCE_S = 60.0  # how long a server may be away before a stream or a request gives up
+LOOK_S = 2.0  # between two looks at a sweep that is waited for
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0
 TOKEN = re.compile(r"[!-~]*")  # what a header can carry
 BUSY = frozenset({502, 503, 504})
@@ -95,6 +107,38 @@ class Client:
     def cancel(self, job_id: str) -> JobOut:
         """Ask for the end of a job."""
         return JobOut.model_validate(self._post(f"/jobs/{job_id}/cancel", None))
+
+    def plan_sweep(self, body: Mapping[str, Any]) -> SweepPlanOut:
+        """What a sweep would do and cost. body: as for a job, and "axes"."""
+        return SweepPlanOut.model_validate(self._post("/sweeps/plan", body))
+
+    def submit_sweep(self, body: Mapping[str, Any], *, key: str | None = None) -> SweepOut:
+        """Create a sweep; however often it is sent, it is one."""
+        headers = {"Idempotency-Key": key or str(uuid4())}
+        return SweepOut.model_validate(self._post("/sweeps", body, headers=headers))
+
+    def sweep(self, sweep_id: str) -> SweepOut:
+        """How a sweep stands: its jobs, with their scores."""
+        return SweepOut.model_validate(self._get(f"/sweeps/{sweep_id}"))
+
+    def sweeps(self, *, limit: int = 20) -> SweepPage:
+        """The newest sweeps."""
+        return SweepPage.model_validate(self._get("/sweeps", params={"limit": limit}))
+
+    def cancel_sweep(self, sweep_id: str) -> SweepOut:
+        """Ask for the end of all jobs of a sweep."""
+        return SweepOut.model_validate(self._post(f"/sweeps/{sweep_id}/cancel", None))
+
+    def wait_for_sweep(self, sweep_id: str, *, every_s: float = LOOK_S) -> SweepOut:
+        """Wait until all jobs of a sweep have ended."""
+        while (found := self.sweep(sweep_id)).state not in TERMINAL_JOB_STATES:
+            time.sleep(every_s)
+        return found
+
+    def sweep_table(self, sweep_id: str, *, student: str = "", labels: str = "") -> TableOut:
+        """A row a job: axes, then mean and spread of each subject."""
+        asked = {"student": student, "labels": labels}
+        return TableOut.model_validate(self._get(f"/sweeps/{sweep_id}/table", params=asked))
 
     def results(self, job_id: str) -> ResultsOut:
         """The score card."""

@@ -43,8 +43,8 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Show it until it has ended.")] = False,
 ) -> None:
     """Submit a job. Its id goes to stdout, the rest to stderr."""
-    body = _body(file, preset) | ({"name": name} if name else {})
-    with _client() as client:
+    body = body_of(file, preset) | ({"name": name} if name else {})
+    with connect() as client:
         job = client.submit(body)
         out.print(job.id, highlight=False)
         err.print(f"{job.name}: {client.url}{job.urls['web']}", highlight=False, markup=False, soft_wrap=True)
@@ -54,8 +54,8 @@ def submit(
 
 def plan(file: SpecFile = None, preset: Preset = None) -> None:
     """Show what a job would do and cost. Nothing is stored."""
-    with _client() as client:
-        planned = client.plan(_body(file, preset))
+    with connect() as client:
+        planned = client.plan(body_of(file, preset))
     table = Table("Step", "What", "State", title=escape(planned.name), title_justify="left")
     for step in planned.steps:
         table.add_row(str(step.kind), step.title, "found in the store" if step.cached else "to do")
@@ -68,7 +68,7 @@ def plan(file: SpecFile = None, preset: Preset = None) -> None:
 def list_jobs(limit: Annotated[int, typer.Option(min=1, max=100)] = 20) -> None:
     """List jobs, newest first."""
     table = Table(Column("Id", no_wrap=True, min_width=32), "Name", "State", "Now")  # an id that is cut is no id
-    with _client() as client:
+    with connect() as client:
         for job in client.jobs(limit=limit).data:
             table.add_row(job.id, escape(job.name), job.state, escape(job.sentence))
     out.print(table)
@@ -76,13 +76,13 @@ def list_jobs(limit: Annotated[int, typer.Option(min=1, max=100)] = 20) -> None:
 
 def watch(job_id: JobId) -> None:
     """Show a job until it has ended."""
-    with _client() as client:
+    with connect() as client:
         _watch(client, client.job(job_id))
 
 
 def cancel(job_id: JobId) -> None:
     """Cancel a job."""
-    with _client() as client:
+    with connect() as client:
         out.print(client.cancel(job_id).sentence, highlight=False, markup=False)
 
 
@@ -92,7 +92,7 @@ def download(
     name: Annotated[list[str] | None, typer.Option(help="Only this file (may be given again).")] = None,
 ) -> None:
     """Download what a job made, going on where an earlier download broke off; the SHA-256 is checked."""
-    with _client() as client:
+    with connect() as client:
         files = [file for file in client.artifacts(job_id).data if not name or file.name in name]
         if not files:
             raise ClientError(f"{job_id} has no such files.", "A job has files when it has succeeded.")
@@ -132,7 +132,7 @@ def _watch(client: Client, job: JobOut) -> None:
         raise typer.Exit(FAILED)
 
 
-def _body(file: Path | None, preset: str | None) -> dict[str, Any]:
+def body_of(file: Path | None, preset: str | None) -> dict[str, Any]:
     """What is sent: a preset's name, or a file that holds a spec or a whole request."""
     import yaml
 
@@ -171,7 +171,7 @@ def _odd_places(value: Any, place: str = "", depth: int = 0) -> Iterator[str]:
         yield f"{place} ({value})"
 
 
-def _client() -> Client:
+def connect() -> Client:
     from app import local
     from app.client import Client
 
