@@ -89,9 +89,10 @@ def start_all(
         try:
             server.prepare()
             server.start()
-            _greet(server)
-            if shown and not server.is_stopping:
-                shown.begin()
+            if not server.is_stopping:
+                _greet(server)
+                if shown:
+                    shown.begin()
             server.keep_alive()
         finally:
             out.print("Stopping ...", highlight=False)

@@ -31,6 +31,12 @@ class ServiceError(Exception):
         self.details = details
 
 
+class UnknownHost(ServiceError):
+    """The request calls this server by a name that is not its own."""
+
+    status, code, title = 400, "unknown_host", "Not a name of this server"
+
+
 class Unauthenticated(ServiceError):
     """Nobody is logged in."""
 

@@ -11,7 +11,6 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app import api, auth, login, pages, problems
 from app.api import document, health
@@ -41,8 +40,7 @@ def create_app(services: Services, *, background: bool = True) -> FastAPI:
         dependencies=[Depends(check_csrf)],
         middleware=[
             Middleware(Envelope),
-            Middleware(TrustedHostMiddleware, allowed_hosts=hosts(services.settings), www_redirect=False),
-            Middleware(Guard, services=services, secret=secret),
+            Middleware(Guard, services=services, secret=secret, hosts=hosts(services.settings)),
         ],
     )
     app.state.services = services

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import auth, problems
-from app.errors import Forbidden, NotFound, ServiceError, TooLarge, Unauthenticated, Unprocessable
+from app.errors import Forbidden, NotFound, ServiceError, TooLarge, Unauthenticated, UnknownHost, Unprocessable
 from app.services import Services
 from engine.errors import ErrorReport
 
@@ -78,8 +78,8 @@ class Guard:
     Who came in stands in `request.state.identity`; `request.state.csrf` is what their forms must send.
     """
 
-    def __init__(self, app: ASGIApp, services: Services, secret: bytes) -> None:
-        self.app, self.services, self.secret = app, services, secret
+    def __init__(self, app: ASGIApp, services: Services, secret: bytes, hosts: Sequence[str]) -> None:
+        self.app, self.services, self.secret, self.hosts = app, services, secret, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -96,6 +96,7 @@ class Guard:
         request.state.identity, request.state.csrf = None, ""
         path = request.url.path
         try:
+            _check_host(request, self.hosts)
             if _says_it_is_large(request):
                 raise TooLarge
             if _is_from_elsewhere(request, self.services.settings.public_url):
@@ -128,6 +129,17 @@ class Guard:
         request.state.identity = identity
         if kind == "session":
             request.state.csrf = auth.csrf_token(self.secret, identity.token.sha256)
+
+
+def _check_host(request: Request, hosts: Sequence[str]) -> None:
+    """A page of another site that made its own name point here gets nothing. Raises UnknownHost."""
+    called = request.headers.get("host", "").lower()
+    name = called if called.endswith("]") else called.rpartition(":")[0] or called
+    if not any(name == host or (host.startswith("*") and name.endswith(host[1:])) for host in hosts):
+        raise UnknownHost(
+            f"This server does not answer to the name {name[:80]!r}.",
+            hint="Use one that it has; its administrator adds names to FADRM_HOSTS.",
+        )
 
 
 def _refuse_nul(request: Request) -> None:

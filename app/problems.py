@@ -145,6 +145,7 @@ def _http_error(request: Request, error: Exception) -> Response:
         detail=error.detail if error.detail != phrase else f"{phrase}: {request.method} {request.url.path}.",
         instance=request.url.path,
         code=phrase.lower().replace(" ", "_"),
+        hint="The API's document names every address and method: see /docs." if is_api(request.url.path) else "",
         request_id=getattr(request.state, "request_id", ""),
     )
     return _rendered(request, problem, dict(error.headers or {}))

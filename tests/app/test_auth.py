@@ -159,6 +159,18 @@ def test_a_page_of_another_site_does_not_log_in(anonymous: TestClient, world: Wo
 def test_only_known_names_are_answered(client: TestClient) -> None:
     assert client.get("/api/v1/me", headers={"Host": "evil.example"}).status_code == 400
     assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 400
+    refused = client.get("/jobs", headers={"Host": "EVIL.example:80", "Accept": "text/html"})
+    assert refused.status_code == 400 and "evil.example" in refused.text and "FADRM_HOSTS" in refused.text
+
+
+@pytest.mark.parametrize("host", ["", "[", "]", "[::1", "127.0.0.1.evil.example", "testserver@evil.example", "evil]"])
+def test_what_is_no_name_is_refused_as_one(client: TestClient, host: str) -> None:
+    assert client.get("/api/v1/me", headers={"Host": host}).status_code == 400
+
+
+@pytest.mark.parametrize("host", ["testserver:8080", "127.0.0.1", "TestServer"])
+def test_a_name_of_this_server_is_answered_on_any_port(client: TestClient, host: str) -> None:
+    assert client.get("/api/v1/me", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,7 @@ def test_every_error_has_one_form(client: TestClient, method: str, path: str, st
     problem = Problem.model_validate(answer.json())
     assert (answer.status_code, problem.status, problem.code) == (status, status, code)
     assert answer.headers["content-type"] == MEDIA_TYPE
+    assert problem.hint, "every error says what to do"
     assert problem.instance == path and problem.request_id == answer.headers["x-request-id"] == "mine-1"
 
 
