@@ -49,11 +49,14 @@ def draw_flips(count: int, *, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator) < 0.5
 
 
-def draw_view(*, size: int, crop: bool, flip: bool, jitter: int, generator: torch.Generator) -> View:
-    """A view for a batch of size x size px. jitter: the largest roll, px; 0 for none."""
+def draw_view(
+    *, size: int, crop: bool, flip: bool, jitter: int, generator: torch.Generator, least_crop: float = SCALE[0]
+) -> View:
+    """A view for a batch of size x size px. jitter: the largest roll, px; 0 for none. least_crop: share of the area."""
     top, left, height, width = 0, 0, size, size
     if crop:
-        top, left, height, width = draw_boxes(1, height=size, width=size, generator=generator)[0].tolist()
+        boxes = draw_boxes(1, height=size, width=size, generator=generator, scale=(least_crop, SCALE[1]))
+        top, left, height, width = boxes[0].tolist()
     mirrored = flip and bool(draw_flips(1, generator=generator))
     down, right = torch.randint(jitter + 1, (2,), generator=generator).tolist()
     return View(box=(top, left, height, width), flip=mirrored, roll=(down, right))

@@ -1,10 +1,13 @@
 """What recovery and students minimise, in nats. N images, K classes, L batch-norm layers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+FLATNESS_TEMPERATURE = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,15 +19,33 @@ class RecoverLoss:
     bn: Tensor
 
 
-def recover_loss(logits: Tensor, labels: Tensor, distances: Tensor, *, r_bn: float, first_bn: float) -> RecoverLoss:
-    """Cross-entropy plus r_bn times the batch-norm distance, in fp32.
+def recover_loss(logits: Tensor, labels: Tensor, distance: Tensor, *, r_bn: float) -> RecoverLoss:
+    """Cross-entropy plus r_bn times the distance of statistics, in fp32.
 
-    logits: (N, K). labels: (N,) classes. distances: (L,) of `BatchNormStatistics`.
+    logits: (N, K). labels: (N,) classes. distance: () of all layers together: see `weighted_distance`.
     Source: arXiv 2506.24125 eq. 52; weights from FADRM recover.py.
     """
     ce = F.cross_entropy(logits.float(), labels)
-    bn = weighted_distance(distances, first_bn=first_bn).to(ce.device)
+    bn = distance.to(ce.device)
     return RecoverLoss(total=ce + r_bn * bn, ce=ce, bn=bn)
+
+
+def committee_loss(losses: Sequence[RecoverLoss], weights: Sequence[float]) -> RecoverLoss:
+    """What several teachers say together: the weighted sum of each part."""
+    total, ce, bn = (
+        torch.stack([weight * getattr(loss, part) for loss, weight in zip(losses, weights, strict=True)]).sum()
+        for part in ("total", "ce", "bn")
+    )
+    return RecoverLoss(total=total, ce=ce, bn=bn)
+
+
+def flatness_penalty(logits: Tensor, average: Tensor) -> Tensor:
+    """How far a teacher's answers to images are from those to their moving average: both (N, K) logits -> () nats.
+
+    Kullback-Leibler divergence at temperature 4, mean over images and classes, the average's answers as the target; no
+    gradient flows to them. It is 0 where both are the same. Source: EDC (arXiv 2404.13733) recover.py, loss_ema_ce.
+    """
+    return distillation_loss(logits, average.detach(), temperature=FLATNESS_TEMPERATURE) / logits.shape[1]
 
 
 def weighted_distance(distances: Tensor, *, first_bn: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""FADRM's loop for one block of images: optimise, resize, mix the patches back in, and again.
+"""The loop of every method that optimises, for one block of images: look, descend, and between stages resize and mix.
 
 N images (one per class of the block), C channels, H W pixels, K classes.
 """
@@ -12,70 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from engine.augment import View, apply_view, draw_view
+from engine.committee import Vote, votes
 from engine.datasets import Statistics
 from engine.errors import Diverged
-from engine.losses import RecoverLoss, recover_loss
-from engine.methods import Recipe as MethodRecipe
+from engine.losses import RecoverLoss, committee_loss, flatness_penalty, recover_loss
+from engine.matching import Matching
+from engine.methods import Recipe
 from engine.models import frozen
+from engine.observed import Observed
 from engine.pixels import limits, resized
 from engine.precision import Precision, computing, gradient_scaler, restore_scaler, scaler_state
 from engine.randomness import generator
 from engine.schedule import cosine_lr
-from engine.statistics import BatchNormStatistics
 
 ADAM_EPS = 1e-8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """A part of the budget at one resolution."""
-
-    size: int  # px
-    steps: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What decides the images, beside teachers, patches, labels and seed. Defaults: the authors' scripts."""
-
-    stages: tuple[Stage, ...]
-    alpha: float = 0.5  # weight of the optimised image when its patch is mixed in
-    lr: float = 0.25
-    r_bn: float = 0.01
-    first_bn: float = 10.0
-    betas: tuple[float, float] = (0.5, 0.9)
-    crop: bool = True
-    flip: bool = True
-    jitter: int = 4  # px
-    precision: Precision = "fp32"
-
-    @property
-    def steps(self) -> int:
-        return sum(stage.steps for stage in self.stages)
-
-    def stage_of(self, step: int) -> int:
-        """The stage that iteration `step` belongs to."""
-        for index, stage in enumerate(self.stages):
-            if step < stage.steps:
-                return index
-            step -= stage.steps
-        raise IndexError(f"the budget is {self.steps} iterations")
-
-
-def recipe_of(method: MethodRecipe, *, flip: bool, precision: Precision) -> Recipe:
-    """The recipe that a step is told, as the loop wants it."""
-    return Recipe(
-        stages=tuple(Stage(size=size, steps=steps) for size, steps in zip(method.sizes, method.budgets, strict=True)),
-        alpha=method.alpha,
-        lr=method.lr,
-        r_bn=method.r_bn,
-        first_bn=method.first_bn,
-        betas=method.betas,
-        crop=method.crop,
-        flip=flip,
-        jitter=method.jitter,
-        precision=precision,
-    )
+AVERAGE_KEPT = 0.99  # of the images' moving average, an iteration (EDC, arXiv 2404.13733: ema_alpha)
+CHANNELS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +37,9 @@ class Iteration:
     step: int  # counted from 0 over the whole budget
     stage: int
     size: int  # px
-    teacher: int
+    teachers: tuple[int, ...]  # that were asked
     lr: float
-    losses: tuple[float, float, float] | None  # total, cross-entropy, batch norm
+    losses: tuple[float, float, float] | None  # total, cross-entropy, distance of statistics
     ends_stage: bool
     injects_into: int | None  # px; the patches are mixed in before the next iteration, at this resolution
 
@@ -95,32 +47,42 @@ class Iteration:
 class Recovery:
     """A block of images under optimisation. Its state can be taken out and put back between any two iterations.
 
-    teachers: put into eval mode, without gradients, channels last; used in turn. patches: (N, C, H, W) normalised.
-    labels: (N,) classes. place: what tells this block from others (ipc, block). views: the crop, flip and roll of
-    iteration t at S px, views(t, S); by default drawn from (seed, place, t) and nothing else.
+    teachers: put into eval mode, without gradients, channels last. patches: (N, C, H, W) normalised; None from noise.
+    labels: (N,) classes. observed: of each teacher, where the recipe asks for more than batch norm remembers.
+    place: what tells this block from others (ipc, block). views: the crop, flip and roll of iteration t at S px,
+    views(t, S); by default drawn from (seed, place, t) and nothing else.
     """
 
     def __init__(  # noqa: PLR0913 - what a block is made of
         self,
         *,
         teachers: Sequence[nn.Module],
-        patches: Tensor,
+        patches: Tensor | None,
         labels: Tensor,
         recipe: Recipe,
         statistics: Statistics,
         seed: int,
         place: tuple[str | int, ...],
+        flip: bool = True,
+        precision: Precision = "fp32",
+        observed: Sequence[Observed] = (),
         views: Callable[[int, int], View | None] | None = None,
     ) -> None:
         self.recipe = recipe
         self.step = 0  # iterations done
         self._teachers = [frozen(teacher).to(memory_format=torch.channels_last) for teacher in teachers]
-        self._statistics = [BatchNormStatistics(teacher) for teacher in self._teachers]
-        self._patches, self._labels = patches, labels
-        self._low, self._high = limits(statistics, patches.device)
-        self._views = views or partial(recovery_view, recipe, seed, place)
-        self._scaler = gradient_scaler(recipe.precision, patches.device)
-        self._open(0, resized(patches, recipe.stages[0].size))
+        known = observed or [Observed()] * len(teachers)
+        self._matchings = [
+            Matching(teacher, recipe, labels, seen) for teacher, seen in zip(self._teachers, known, strict=True)
+        ]
+        priors_pct = [seen.crops_top1_pct or 0.0 for seen in known]
+        self._votes = partial(votes, recipe.teachers, priors_pct=priors_pct, seed=seed, place=place)
+        self._patches, self._labels, self._precision = patches, labels, precision
+        self._low, self._high = limits(statistics, labels.device)
+        self._views = views or partial(recovery_view, recipe, flip, seed, place)
+        self._scaler = gradient_scaler(precision, labels.device)
+        size = recipe.sizes[0]
+        self._open(0, noise(labels, size, seed, place) if patches is None else resized(patches, size))
 
     @property
     def images(self) -> Tensor:
@@ -138,7 +100,9 @@ class Recovery:
     def state(self) -> dict[str, Tensor]:
         """Everything that the next iterations depend on: for safetensors, and for `restore`."""
         adam = self._adam.state[self._images]
+        average = {} if self._average is None else {"average": self._average.clone()}
         return {
+            **average,
             "images": self._images.detach().clone(),
             "progress": torch.tensor([self.step, self._stage]),
             **{f"adam.{name}": adam[name].clone() for name in ("step", "exp_avg", "exp_avg_sq") if name in adam},
@@ -148,18 +112,20 @@ class Recovery:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from where `state` was taken: the images will be the same to the byte."""
         self.step, stage = (int(value) for value in state["progress"])
-        self._open(stage, state["images"].to(self._patches.device))
+        device = self._labels.device
+        self._open(stage, state["images"].to(device))
+        if self._average is not None:
+            self._average.copy_(state["average"])
         adam = {name.removeprefix("adam."): value for name, value in state.items() if name.startswith("adam.")}
         if adam:
-            self._adam.state[self._images] = {
-                name: value.to(self._patches.device, copy=True) for name, value in adam.items()
-            }
+            self._adam.state[self._images] = {name: value.to(device, copy=True) for name, value in adam.items()}
         restore_scaler(self._scaler, state)
 
     def _open(self, stage: int, images: Tensor) -> None:
-        """Begin a stage: the images as given, and an Adam that remembers nothing."""
+        """Begin a stage: the images as given, and an Adam and a moving average that remember nothing."""
         self._stage = stage
         self._images = images.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+        self._average: Tensor | None = self.images.clone() if self.recipe.flatness else None
         self._adam = torch.optim.Adam(
             [self._images], lr=self.recipe.lr, betas=self.recipe.betas, eps=ADAM_EPS, fused=True
         )
@@ -167,31 +133,38 @@ class Recovery:
     def _iterate(self, every: int) -> Iteration:
         step, stage = self.step, self.recipe.stage_of(self.step)
         if stage != self._stage:
-            size = self.recipe.stages[stage].size
-            self._open(stage, inject(self.images, self._patches, size=size, alpha=self.recipe.alpha))
+            self._open(stage, self._carried(self.recipe.sizes[stage]))
         lr = cosine_lr(step, steps=self.recipe.steps, lr=self.recipe.lr)
-        teacher = step % len(self._teachers)
-        loss = self._descend(teacher, lr)
+        asked = self._votes(step)
+        loss = self._descend(asked, lr)
         self.step = step + 1
         last = self.step == self.recipe.steps
         ends_stage = last or self.recipe.stage_of(self.step) != stage
         return Iteration(
             step=step,
             stage=stage,
-            size=self.recipe.stages[stage].size,
-            teacher=teacher,
+            size=self.recipe.sizes[stage],
+            teachers=tuple(vote.teacher for vote in asked),
             lr=lr,
             losses=self._told(loss, ends_stage) if step % every == 0 or ends_stage else None,
             ends_stage=ends_stage,
-            injects_into=self.recipe.stages[stage + 1].size if ends_stage and not last else None,
+            injects_into=self.recipe.sizes[stage + 1] if ends_stage and not last and self.recipe.alpha < 1 else None,
         )
 
-    def _descend(self, teacher: int, lr: float) -> RecoverLoss:
+    def _carried(self, size: int) -> Tensor:
+        """(N, C, size, size): the images as the next stage begins with them."""
+        if self._patches is None:
+            return resized(self.images, size)
+        return inject(self.images, self._patches, size=size, alpha=self.recipe.alpha)
+
+    def _descend(self, asked: Sequence[Vote], lr: float) -> RecoverLoss:
         """One step of Adam and the clip behind it."""
-        size = self.recipe.stages[self._stage].size
+        size = self.recipe.sizes[self._stage]
         view = self._views(self.step, size)
-        inputs = self._images if view is None else apply_view(self._images, view, size)
-        loss = objective(self._teachers[teacher], self._statistics[teacher], inputs, self._labels, self.recipe)
+        losses = [self._loss(vote.teacher, view, size) for vote in asked]
+        loss = losses[0] if len(asked) == 1 else committee_loss(losses, [vote.weight for vote in asked])
+        if self._average is not None:
+            self._average.lerp_(self.images, 1 - AVERAGE_KEPT)
         self._adam.param_groups[0]["lr"] = lr
         self._adam.zero_grad()
         torch.autograd.backward(self._scaler.scale(loss.total))
@@ -200,6 +173,18 @@ class Recovery:
         with torch.no_grad():
             torch.clamp(self._images, self._low, self._high, out=self._images)
         return loss
+
+    def _loss(self, teacher: int, view: View | None, size: int) -> RecoverLoss:
+        """What one teacher says about the images, and how much it differs from what it says of their moving average."""
+        model, matching = self._teachers[teacher], self._matchings[teacher]
+        inputs = _seen(self._images, view, size)
+        logits, loss = objective(model, matching, inputs, self._labels, self.recipe, self._precision)
+        if self._average is None:
+            return loss
+        with torch.no_grad(), computing(self._precision, inputs.device):
+            average = model(_seen(self._average, view, size).contiguous(memory_format=torch.channels_last))
+        penalty = self.recipe.flatness * flatness_penalty(logits, average)
+        return RecoverLoss(total=loss.total + penalty, ce=loss.ce, bn=loss.bn)
 
     def _told(self, loss: RecoverLoss, ends_stage: bool) -> tuple[float, float, float]:
         """The losses as numbers, fetched from the device at once."""
@@ -210,12 +195,26 @@ class Recovery:
         return total, ce, bn
 
 
-def recovery_view(recipe: Recipe, seed: int, place: tuple[str | int, ...], step: int, size: int) -> View | None:
+def noise(labels: Tensor, size: int, seed: int, place: tuple[str | int, ...]) -> Tensor:
+    """(N, C, size, size) of a standard normal distribution in normalised space, as SRe2L's data_synthesis.py starts."""
+    chance = generator(seed, *place, "noise")
+    return torch.randn(len(labels), CHANNELS, size, size, generator=chance).to(labels.device)
+
+
+def recovery_view(
+    recipe: Recipe, flip: bool, seed: int, place: tuple[str | int, ...], step: int, size: int
+) -> View | None:
     """The crop, flip and roll of one iteration: they depend on its place, not on how recovery got there."""
-    if not (recipe.crop or recipe.flip or recipe.jitter):
+    if not (recipe.crop or flip or recipe.jitter):
         return None
-    chance = generator(seed, *place, step)
-    return draw_view(size=size, crop=recipe.crop, flip=recipe.flip, jitter=recipe.jitter, generator=chance)
+    return draw_view(
+        size=size,
+        crop=recipe.crop,
+        flip=flip,
+        jitter=recipe.jitter,
+        generator=generator(seed, *place, step),
+        least_crop=recipe.smallest_crop(step),
+    )
 
 
 def inject(images: Tensor, patches: Tensor, *, size: int, alpha: float) -> Tensor:
@@ -227,9 +226,19 @@ def inject(images: Tensor, patches: Tensor, *, size: int, alpha: float) -> Tenso
 
 
 def objective(
-    teacher: nn.Module, statistics: BatchNormStatistics, inputs: Tensor, labels: Tensor, recipe: Recipe
-) -> RecoverLoss:
-    """What one teacher, whose batch-norm layers are listened to, says about inputs (N, C, S, S) of classes (N,)."""
-    with computing(recipe.precision, inputs.device), statistics:
+    teacher: nn.Module,
+    matching: Matching,
+    inputs: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    precision: Precision = "fp32",
+) -> tuple[Tensor, RecoverLoss]:
+    """What one teacher, whose layers are listened to, says about inputs (N, C, S, S) of classes (N,): (N, K) logits."""
+    with computing(precision, inputs.device), matching:
         logits = teacher(inputs.contiguous(memory_format=torch.channels_last))
-    return recover_loss(logits, labels, statistics.distances(), r_bn=recipe.r_bn, first_bn=recipe.first_bn)
+    return logits, recover_loss(logits, labels, matching.distance(), r_bn=recipe.r_bn)
+
+
+def _seen(images: Tensor, view: View | None, size: int) -> Tensor:
+    """(N, C, size, size): the images through a view."""
+    return images if view is None else apply_view(images, view, size)

@@ -1,9 +1,9 @@
-"""What batch-norm layers see of a batch, beside what they remember of the real data.
+"""What layers of a teacher see of a batch, beside what they are known to see of the real data.
 
-N images, C channels, H W pixels, L batch-norm layers.
+N images, C channels, H W pixels, L layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,25 +11,23 @@ import torch
 from torch import Tensor, nn
 
 ROWS = 8192  # pixels that one sum runs over on a CPU, which adds them one by one in fp32
-
-
 TINY = 1e-30  # below this a squared distance counts as none, so that its root has a gradient
+Moments = tuple[Tensor, Tensor]  # mean and biased variance
 
 
-class BatchNormStatistics:
-    """Listens to every BatchNorm2d of a model while it is open, and leaves nothing behind when it closes.
+class Listener:
+    """Listens to what enters some layers while it is open, and leaves nothing behind when it closes.
 
-    statistics = BatchNormStatistics(model)
-    with statistics:
+    listener = Listener(batch_norms(model), ChannelStatistics.apply)
+    with listener:
         logits = model(images)
-    loss = statistics.distances().sum()
+    moments = listener.heard()
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-        self._widths = torch.tensor([layer.num_features for layer in self._layers] * 2)
+    def __init__(self, layers: Sequence[nn.Module], moments: Callable[[Tensor], Moments]) -> None:
+        self._layers, self._moments_of = layers, moments
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
-        self._moments: dict[int, tuple[Tensor, Tensor]] = {}
+        self._moments: dict[int, Moments] = {}
 
     def __enter__(self) -> Self:
         self._hooks = [
@@ -44,34 +42,118 @@ class BatchNormStatistics:
             hook.remove()
         self._hooks = []
 
-    def distances(self) -> Tensor:
-        """(L,) fp32: each layer's distance in the last forward pass, in the order of `modules()`; empty without layers.
+    def heard(self) -> list[Moments]:
+        """Each layer's moments in the last forward pass, in the order of the layers.
 
-        Of a layer: ||mean - running mean|| + ||variance - running variance||. The norms are not squared and the batch
-        variance is biased, as in the authors' code. Source: arXiv 2506.24125 eq. 52; FADRM utils_recover.py.
         Forgets the pass, so that the memory of its features is free after the backward pass.
         """
-        if not self._layers:
-            return torch.zeros(0)
-        moments = [self._moments.pop(index) for index in range(len(self._layers))]
-        seen = torch.cat([mean for mean, _ in moments] + [var for _, var in moments])
-        gaps = self._remembered() - seen
+        return [self._moments.pop(index) for index in range(len(self._layers))]
+
+    def _listener(self, index: int) -> Callable[[nn.Module, Any], None]:
+        def listen(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self._moments[index] = self._moments_of(inputs[0])
+
+        return listen
+
+
+def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    """Every batch-norm layer, in the order of `modules()`."""
+    return [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+
+
+def convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    """Every convolution, in the order of `modules()`."""
+    return [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+
+
+class _ChannelListener(Listener):
+    """Hears the statistics of a batch's channels, and tells how far they are from others."""
+
+    def __init__(self, layers: Sequence[nn.Module], widths: Sequence[int]) -> None:
+        """widths: C of each layer."""
+        super().__init__(layers, ChannelStatistics.apply)
+        self._widths = torch.tensor([*widths, *widths])
+
+    def _distances_to(self, real: Tensor) -> Tensor:
+        """real: (2 * sum of C,) means of all layers, then their variances -> (L,) sums of the norms of both."""
+        moments = self.heard()
+        gaps = real - torch.cat([mean for mean, _ in moments] + [var for _, var in moments])
         self._widths = self._widths.to(gaps.device)
         squares = torch.segment_reduce(gaps.square(), "sum", lengths=self._widths, unsafe=True)
         distances: Tensor = squares.clamp(min=TINY).sqrt().view(2, -1).sum(0)
         return distances
 
+
+class BatchNormStatistics(_ChannelListener):
+    """What every BatchNorm2d of a model sees, beside what it remembers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._norms = batch_norms(model)
+        super().__init__(self._norms, [layer.num_features for layer in self._norms])
+
+    def distances(self) -> Tensor:
+        """(L,) fp32: each layer's distance in the last forward pass, in the order of `modules()`; empty without layers.
+
+        Of a layer: ||mean - running mean|| + ||variance - running variance||. The norms are not squared and the batch
+        variance is biased, as in the authors' code. Source: arXiv 2506.24125 eq. 52; FADRM utils_recover.py.
+        """
+        if not self._norms:
+            return torch.zeros(0)
+        return self._distances_to(self._remembered())
+
     def _remembered(self) -> Tensor:
-        means, variances = (
-            [getattr(layer, name) for layer in self._layers] for name in ("running_mean", "running_var")
-        )
+        means, variances = ([getattr(layer, name) for layer in self._norms] for name in ("running_mean", "running_var"))
         return torch.cat(means + variances)
 
-    def _listener(self, index: int) -> Callable[[nn.Module, Any], None]:
-        def listen(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self._moments[index] = ChannelStatistics.apply(inputs[0])
 
-        return listen
+class ConvStatistics(_ChannelListener):
+    """What every Conv2d of a model sees, beside what it saw of the real images.
+
+    What convolutions hand on is mostly what batch norm sees next, hence the matching of what enters them.
+    Source: G-VBSM (arXiv 2311.17950) recover/utils.py, ConvFeatureHook, of which the channel statistics are taken.
+    """
+
+    def __init__(self, model: nn.Module, real: Moments) -> None:
+        """real: (sum of C,) each, layer after layer."""
+        layers = convolutions(model)
+        super().__init__(layers, [layer.in_channels for layer in layers])
+        self._real = torch.cat(real)
+
+    def distances(self) -> Tensor:
+        """(L,) fp32: of each layer as `BatchNormStatistics` counts them."""
+        return self._distances_to(self._real)
+
+
+class ClassStatistics(Listener):
+    """What every BatchNorm2d sees of each image, beside what it sees of a mean image of its class.
+
+    A block holds one image a class, so a class's statistics in it are those of one image: mean and variance over its
+    pixels, held to the mean of the same two over the real images of the class. Averaged over the block before the
+    distance is taken, as EDC's code does with blocks of few classes, they would tell one class from another no more.
+    Source: EDC (arXiv 2404.13733), soft category-aware matching; recover/utils.py, BNFeatureHook.
+    """
+
+    def __init__(self, model: nn.Module, real: Moments) -> None:
+        """real: (N, sum of C) each, of each image's class, layer after layer."""
+        layers = batch_norms(model)
+        super().__init__(layers, image_moments)
+        widths = [layer.num_features for layer in layers]
+        self._real = list(zip(*(values.split(widths, 1) for values in real), strict=True))
+
+    def distances(self) -> Tensor:
+        """(L,) fp32: of each layer, the mean over the images of ||mean - class's|| + ||variance - class's||."""
+        distances = [
+            ((mean - real_mean).norm(dim=1) + (var - real_var).norm(dim=1)).mean()
+            for (mean, var), (real_mean, real_var) in zip(self.heard(), self._real, strict=True)
+        ]
+        return torch.stack(distances)
+
+
+def image_moments(features: Tensor) -> Moments:
+    """(N, C, H, W) in any precision -> mean and biased variance over the pixels of each image, (N, C) fp32 each."""
+    features = features.float()
+    mean = features.mean((2, 3))
+    return mean, (features - mean[:, :, None, None]).square().mean((2, 3))
 
 
 class ChannelStatistics(torch.autograd.Function):

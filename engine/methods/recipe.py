@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from engine.fields import MIN_ITEMS, Iterations, NotEmpty, Part, Resolution
-from engine.schedule import default_jitter, stage_sizes
+from engine.schedule import cosine_lr, default_jitter, stage_sizes
 
 Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
 
@@ -24,17 +24,41 @@ class Recipe(Part):
     first_bn: float = 10.0
     betas: Betas = (0.5, 0.9)
     crop: bool = True
-    least_crop: tuple[float, float] = (
-        0.08,
-        0.08,
-    )  # the smallest crop's share of the area, at the first and last iteration
+    least_crop: tuple[float, float] = (0.08, 0.08)  # smallest crop's share of the area, at first and in the end
     jitter: int
     batch: int = 100
     rounding: Literal["nearest", "floor"] = "nearest"
     teachers: Literal["turns", "random", "pairs"] = "turns"  # whom an iteration asks: see `engine.committee`
-    conv: bool = False  # match the statistics behind convolutions too
-    class_share: float = 0.0  # of class-wise statistics in what batch norm is matched with
+    conv: bool = False  # match the statistics in front of convolutions too
+    class_share: float = 0.0  # of the distance to class-wise statistics in what batch norm is matched with
     flatness: float = 0.0  # weight of the distance to the moving average's logits
+
+    @model_validator(mode="after")
+    def _noise_has_no_patch(self) -> Recipe:
+        if self.start == "noise" and self.alpha != 1:
+            raise ValueError("images that start from noise have no patch to be mixed in: alpha must be 1")
+        return self
+
+    @property
+    def steps(self) -> int:
+        """The whole budget, iterations."""
+        return sum(self.budgets)
+
+    def stage_of(self, step: int) -> int:
+        """The stage that iteration `step` belongs to."""
+        for index, budget in enumerate(self.budgets):
+            if step < budget:
+                return index
+            step -= budget
+        raise IndexError(f"the budget is {self.steps} iterations")
+
+    def smallest_crop(self, step: int) -> float:
+        """The share of the area that a crop has at least in iteration `step`: along a cosine from first to last.
+
+        Source: CDA (arXiv 2311.18838) recover_cda_in1k.py, its default among step, linear and cosine, milestone 1.
+        """
+        first, last = self.least_crop
+        return last + cosine_lr(step, steps=self.steps, lr=first - last)
 
 
 class Optimised(Part):

@@ -1,4 +1,4 @@
-"""FADRM for a range of ipc indices: one image per class at a time, in blocks of classes that share batch statistics.
+"""Optimises images for a range of ipc indices: one image per class at a time, in blocks of classes that share batch statistics.
 
 Leaves images.npy (I, K, 3, S, S) uint8. I images per class of this shard, K classes, N images of a block, S pixels a side.
 """
@@ -20,11 +20,13 @@ from engine.checkpoint import Checkpoint, taken_from, under
 from engine.context import Context, State, Telling
 from engine.data import RealData, chunks, images_of, real_data, teachers
 from engine.events import Event, Injection, Metric, Preview, Progress, Started
+from engine.methods import Recipe
+from engine.observed import Observed
 from engine.params import RecoverParams
 from engine.pixels import denormalised, normalised, to_pixels
 from engine.png import contact_sheet, sheet_columns, sheet_tile
 from engine.precision import Precision, computing
-from engine.recovery import Iteration, Recipe, Recovery, inject, recipe_of
+from engine.recovery import Iteration, Recovery, inject
 
 CURVE_POINTS = 100  # of the first block's curves
 PREVIEWS = 12  # of the first block, beside those around injections
@@ -53,7 +55,7 @@ def recover(context: Context[RecoverParams]) -> Telling:
         recovery = resumed or shard.recovery(index)
         resumed = None
         yield from _optimise(context, shard, recovery)
-        yield from _keep(context, shard, recovery)
+        yield from _keep(shard, recovery)
         if index + 1 < len(shard.blocks):
             yield from context.pause(shard.done(None), lambda: shard.state(None))
     return {
@@ -61,7 +63,7 @@ def recover(context: Context[RecoverParams]) -> Telling:
         "entropy_bits": sum(shard.entropies) / len(shard.entropies),
         "images": len(shard.images),
         "iterations": shard.recipe.steps,
-        "precision": shard.recipe.precision,
+        "precision": shard.precision,
     }
 
 
@@ -89,7 +91,7 @@ def _optimise(context: Context[RecoverParams], shard: _Shard, recovery: Recovery
 
 def preview_steps(recipe: Recipe) -> set[int]:
     """After how many iterations the images are shown, beside the ends of stages, which show what is before and after."""
-    ends = set(accumulate(stage.steps for stage in recipe.stages))
+    ends = set(accumulate(recipe.budgets))
     return set(range(0, recipe.steps, max(1, recipe.steps // PREVIEWS))) - ends - {end - 1 for end in ends}
 
 
@@ -97,20 +99,22 @@ def _injection(shard: _Shard, recovery: Recovery, told: Iteration, size: int) ->
     """The images right before and right after their patches are mixed in: the engine mixes them before the next step."""
     yield from shard.show(recovery.images, told.step)
     yield Injection(x=told.step, alpha=shard.recipe.alpha, size_from=told.size, size_to=size)
-    yield from shard.show(inject(recovery.images, shard.patches(0), size=size, alpha=shard.recipe.alpha), told.step + 1)
+    patches = shard.patches(0)
+    assert patches is not None  # what is told to be mixed in is there
+    yield from shard.show(inject(recovery.images, patches, size=size, alpha=shard.recipe.alpha), told.step + 1)
 
 
-def _keep(context: Context[RecoverParams], shard: _Shard, recovery: Recovery) -> Iterator[Event]:
+def _keep(shard: _Shard, recovery: Recovery) -> Iterator[Event]:
     """Store a block that is done, and tell how it ended."""
     block = shard.blocks[len(shard.ends)]
-    pixels = to_pixels(denormalised(recovery.images, shard.data.statistics), rounding=context.params.recipe.rounding)
+    pixels = to_pixels(denormalised(recovery.images, shard.data.statistics), rounding=shard.recipe.rounding)
     shard.images[shard.kept : shard.kept + block.size] = pixels.cpu()
     if not shard.ends:  # one sheet for each x: those of later images would take its place
         yield from shard.show(recovery.images, shard.recipe.steps)
     shard.entropies.append(shard.entropy_bits(recovery.images))
     shard.ends.append(shard.last_loss)
     if block.stop == shard.data.num_classes:
-        ends = shard.ends[-math.ceil(block.stop / context.params.recipe.batch) :]
+        ends = shard.ends[-math.ceil(block.stop / shard.recipe.batch) :]
         yield Metric(x=block.ipc, values={"recover.loss_end": sum(ends) / len(ends)})
     yield Progress(done=shard.done(None), total=shard.total, unit=UNIT)
 
@@ -122,8 +126,10 @@ class _Shard:
     context: Context[RecoverParams]
     data: RealData
     teachers: list[nn.Module]
+    observed: list[Observed]  # of each teacher; empty where the recipe asks for nothing of the kind
     recipe: Recipe
-    sources: Tensor  # (I, K, 3, S, S) uint8, of the whole job
+    precision: Precision
+    sources: Tensor | None  # (I, K, 3, S, S) uint8, of the whole job; None from noise
     images: Tensor  # (I * K, 3, S, S) uint8, on the disk: block after block
     blocks: list[Block]
     ends: list[float]  # total loss at the end of each block that is done, nats
@@ -134,15 +140,16 @@ class _Shard:
     def begin(cls, context: Context[RecoverParams]) -> Self:
         """The shard before its first iteration."""
         params, data = context.params, real_data(context.folder("data"))
-        precision = devices.resolve(params.precision, context.device)
         count, side = params.ipc_stop - params.ipc_start, data.resolution
         images = arrays.create(context.out / "images.npy", (count, data.num_classes, 3, side, side), torch.uint8)
         return cls(
             context=context,
             data=data,
             teachers=teachers(context.folders("teacher"), context.device),
-            recipe=recipe_of(params.recipe, flip=params.flip, precision=precision),
-            sources=images_of([context.folder("patches")]),
+            observed=[Observed.read(folder, context.device) for folder in context.folders("observed")],
+            recipe=params.recipe,
+            precision=devices.resolve(params.precision, context.device),
+            sources=images_of([context.folder("patches")]) if params.recipe.start == "patches" else None,
             images=images.view(-1, 3, side, side),
             blocks=[
                 Block(ipc=ipc, start=start, stop=stop)
@@ -167,8 +174,10 @@ class _Shard:
         under_way = 0 if recovery is None else recovery.step * self.blocks[len(self.ends)].size
         return self.recipe.steps * self.kept + under_way
 
-    def patches(self, index: int) -> Tensor:
-        """(N, 3, S, S) normalised: what the images of a block start from."""
+    def patches(self, index: int) -> Tensor | None:
+        """(N, 3, S, S) normalised: what the images of a block start from, if it is not noise."""
+        if self.sources is None:
+            return None
         block = self.blocks[index]
         pixels = self.sources[block.ipc, block.start : block.stop].to(self.context.device)
         return normalised(pixels, self.data.statistics)
@@ -184,6 +193,9 @@ class _Shard:
             statistics=self.data.statistics,
             seed=self.context.params.seed,
             place=("recover", block.ipc, block.start),
+            flip=self.context.params.flip,
+            precision=self.precision,
+            observed=self.observed,
         )
 
     def state(self, recovery: Recovery | None) -> State:
@@ -230,7 +242,7 @@ class _Shard:
 
     def entropy_bits(self, images: Tensor) -> float:
         """Mean Shannon entropy of the teachers' softmax on (N, 3, S, S) images, in bits."""
-        entropies = [entropy_bits(model, images, self.recipe.precision) for model in self.teachers]
+        entropies = [entropy_bits(model, images, self.precision) for model in self.teachers]
         return sum(entropies) / len(entropies)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,18 +12,27 @@ from torch import Tensor, nn
 
 from engine.augment import View
 from engine.errors import Diverged
-from engine.methods import Fadrm
+from engine.matching import Matching
+from engine.methods import Fadrm, Recipe
 from engine.models import build
+from engine.observed import Observed
 from engine.pixels import denormalised, resized, to_pixels
 from engine.precision import Precision
-from engine.recovery import Iteration, Recipe, Recovery, Stage, inject, objective, recipe_of, recovery_view
-from engine.statistics import BatchNormStatistics
+from engine.recovery import Iteration, Recovery, inject, objective, recovery_view
 from tests.engine import golden
 from tests.engine.golden import CIFAR10
 
-STAGES = (Stage(size=8, steps=3), Stage(size=12, steps=2), Stage(size=12, steps=3))
-RECIPE = Recipe(stages=STAGES)
+RECIPE = Recipe(budgets=(3, 2, 3), sizes=(8, 12, 12), alpha=0.5, jitter=4)
 REPLAYS = {"recover_plain": ["resnet"], "recover_augmented": ["resnet"], "recover_cycle": ["resnet", "shufflenet"]}
+
+
+def changed(recipe: Recipe = RECIPE, **fields: object) -> Recipe:
+    """The recipe with other fields, checked."""
+    return Recipe.model_validate(recipe.model_dump() | fields)
+
+
+def matching(model: nn.Module) -> Matching:
+    return Matching(model, RECIPE, torch.arange(10), Observed())
 
 
 def small_teacher(seed: int = 0) -> nn.Module:
@@ -36,6 +46,7 @@ def recovery(
     teachers: int = 2,
     ipc: int = 0,
     networks: Sequence[nn.Module] | None = None,
+    **options: Any,
 ) -> Recovery:
     patches = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
     return Recovery(
@@ -46,6 +57,7 @@ def recovery(
         statistics=CIFAR10,
         seed=seed,
         place=("recover", ipc, 0),
+        **options,
     )
 
 
@@ -65,12 +77,11 @@ def replay(name: str) -> Recovery:
         down, right = tensors["roll"][step].tolist()
         return View(box=(top, left, high, wide), flip=bool(tensors["flip"][step]), roll=(down, right))
 
-    stages = zip(tensors["sizes"].tolist(), tensors["budgets"].tolist(), strict=True)
     return Recovery(
         teachers=[golden.teacher(teacher) for teacher in REPLAYS[name]],
         patches=tensors["patches"],
         labels=torch.arange(10),
-        recipe=Recipe(stages=tuple(Stage(size=size, steps=steps) for size, steps in stages)),
+        recipe=changed(budgets=tensors["budgets"].tolist(), sizes=tensors["sizes"].tolist()),
         statistics=CIFAR10,
         seed=0,
         place=(),
@@ -94,7 +105,7 @@ def test_images_losses_and_rates_are_the_authors(name: str) -> None:
         expected = [tensors[key][told.step].item() for key in ("loss_total", "loss_ce", "loss_bn")]
         assert told.losses == pytest.approx(expected, rel=1e-5 if told.stage < 2 and name != "recover_cycle" else 1e-4)
         assert told.lr == pytest.approx(tensors["lr"][told.step].item(), abs=1e-12)
-        assert told.teacher == tensors["teacher_index"][told.step]
+        assert told.teachers == (int(tensors["teacher_index"][told.step]),)
         after = f"iter{told.step:02d}.after" if not told.ends_stage else f"stage{told.stage}.end"
         if after in tensors:
             assert_images_match(block.images, tensors[after])
@@ -125,7 +136,7 @@ def test_gradients_are_the_authors(name: str, teacher: str, start: str, step: in
     tensors = golden.stored(name)
     images = tensors[start].clone().requires_grad_()
     model = golden.teacher(teacher)
-    loss = objective(model, BatchNormStatistics(model), images, torch.arange(10), RECIPE)
+    _, loss = objective(model, matching(model), images, torch.arange(10), RECIPE)
     (gradient,) = torch.autograd.grad(loss.total, images)
     torch.testing.assert_close(gradient, tensors[f"iter{step:02d}.grad"], atol=1e-6, rtol=0)
 
@@ -147,14 +158,15 @@ def test_stages_follow_each_other_with_their_sizes_and_teachers_in_turn() -> Non
     told = list(recovery().run())
     assert [event.size for event in told] == [8] * 3 + [12] * 5
     assert [event.stage for event in told] == [0, 0, 0, 1, 1, 2, 2, 2]
-    assert [event.teacher for event in told] == [0, 1] * 4
+    assert [event.teachers for event in told] == [(0,), (1,)] * 4
     assert [event.step for event in told if event.ends_stage] == [2, 4, 7]
     assert [event.injects_into for event in told if event.ends_stage] == [12, 12, None]
 
 
 def test_between_stages_the_patches_are_mixed_in_and_after_the_last_they_are_not() -> None:
-    block = recovery(replace(RECIPE, lr=1e-12, alpha=0.25, jitter=0))
+    block = recovery(changed(lr=1e-12, alpha=0.25, jitter=0))
     start, patches = block.images.clone(), block._patches
+    assert patches is not None
     mixed = 0.25 * resized(start, 12) + 0.75 * patches
     torch.testing.assert_close(ended(block), 0.25 * mixed + 0.75 * patches, atol=1e-5, rtol=0)
 
@@ -166,13 +178,14 @@ def test_adam_forgets_at_each_injection() -> None:
 
 
 def test_losses_fall() -> None:
-    block = recovery(Recipe(stages=(Stage(size=12, steps=40),), crop=False, flip=False, jitter=0, lr=0.05), teachers=1)
+    recipe = changed(budgets=(40,), sizes=(12,), crop=False, jitter=0, lr=0.05)
+    block = recovery(recipe, teachers=1, flip=False)
     losses = [told.losses[0] for told in block.run() if told.losses]
     assert losses[-1] < 0.9 * losses[0]
 
 
 def test_images_stay_between_black_and_white() -> None:
-    block = recovery(replace(RECIPE, lr=5.0))
+    block = recovery(changed(lr=5.0))
     unit = ended(block) * torch.tensor(CIFAR10[1])[:, None, None] + torch.tensor(CIFAR10[0])[:, None, None]
     assert unit.min() > -1e-6 and unit.max() < 1 + 1e-6 and unit.max() - unit.min() > 0.9
 
@@ -186,8 +199,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_gives_others() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("stop", range(9))
 def test_resuming_after_any_iteration_changes_no_byte(stop: int, precision: Precision) -> None:
-    recipe = replace(RECIPE, precision=precision)
-    interrupted, resumed = recovery(recipe), recovery(recipe)
+    interrupted, resumed = recovery(precision=precision), recovery(precision=precision)
     steps = interrupted.run()
     for _ in range(stop):
         next(steps)
@@ -235,8 +247,7 @@ class Overflowing(nn.Module):
 
 @pytest.mark.parametrize(("every", "noticed"), [(1, 2), (100, 7)])
 def test_a_loss_that_is_not_finite_ends_the_run(every: int, noticed: int) -> None:
-    recipe = Recipe(stages=(Stage(size=12, steps=8),))
-    block = recovery(recipe, networks=[Overflowing()])
+    block = recovery(changed(budgets=(8,), sizes=(12,)), networks=[Overflowing()])
     with pytest.raises(Diverged, match=f"at step {noticed}"):
         list(block.run(every=every))
 
@@ -251,7 +262,7 @@ def test_teachers_are_left_without_hooks_gradients_or_other_statistics() -> None
 
 
 def test_no_mode_of_torch_leaks_to_who_listens() -> None:
-    for _ in recovery(replace(RECIPE, precision="bf16")).run():
+    for _ in recovery(precision="bf16").run():
         assert torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 
 
@@ -261,31 +272,30 @@ def test_low_precision_stays_close() -> None:
 
 
 def objective_of(precision: Precision) -> float:
-    recipe = replace(RECIPE, precision=precision)
     images = golden.stored("bn_loss")["images"]
     model = golden.teacher("resnet")
-    return objective(model, BatchNormStatistics(model), images, torch.arange(10), recipe).total.item()
+    return objective(model, matching(model), images, torch.arange(10), RECIPE, precision)[1].total.item()
 
 
 def test_a_view_depends_on_its_place_alone() -> None:
     places: list[Callable[[], View | None]] = [
-        lambda: recovery_view(RECIPE, 0, ("recover", 0, 0), 3, 12),
-        lambda: recovery_view(RECIPE, 0, ("recover", 0, 0), 4, 12),
-        lambda: recovery_view(RECIPE, 0, ("recover", 1, 0), 3, 12),
+        lambda: recovery_view(RECIPE, True, 0, ("recover", 0, 0), 3, 12),
+        lambda: recovery_view(RECIPE, True, 0, ("recover", 0, 0), 4, 12),
+        lambda: recovery_view(RECIPE, True, 0, ("recover", 1, 0), 3, 12),
     ]
     assert all(place() == place() for place in places)
     assert len({place() for place in places}) == 3
 
 
 def test_without_augmentation_there_is_no_view() -> None:
-    assert recovery_view(replace(RECIPE, crop=False, flip=False, jitter=0), 0, (), 0, 12) is None
+    assert recovery_view(changed(crop=False, jitter=0), False, 0, (), 0, 12) is None
 
 
 def test_a_recipe_is_made_from_the_spec_with_the_papers_stages() -> None:
-    recipe = recipe_of(Fadrm().recipe(224), flip=True, precision="fp32")
-    assert [(stage.size, stage.steps) for stage in recipe.stages] == [(200, 500), (224, 500), (200, 500), (224, 500)]
+    recipe = Fadrm().recipe(224)
+    assert (recipe.sizes, recipe.budgets) == ((200, 224, 200, 224), (500,) * 4)
     assert (recipe.steps, recipe.jitter, recipe.lr, recipe.r_bn, recipe.first_bn) == (2000, 32, 0.25, 0.01, 10.0)
-    assert recipe_of(Fadrm(jitter=0).recipe(32), flip=True, precision="fp32").jitter == 0
+    assert Fadrm(jitter=0).recipe(32).jitter == 0
 
 
 def test_an_iteration_is_data() -> None:
