@@ -193,14 +193,19 @@ def _put(whole: Any, parts: Sequence[str], value: Any) -> Any:
 
 
 def _no_such_path(body: dict[str, Any], index: int, path: str) -> ErrorReport:
-    near = difflib.get_close_matches(path, _pointers(body), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(path, pointers(body), n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}?" if near else "Give a JSON pointer to a field of the spec, such as /method/alpha."
     return ErrorReport(
         code="unknown_path", message=f"The spec has no field {path!r}.", hint=hint, pointer=f"/axes/{index}/path"
     )
 
 
-def _pointers(value: Any, prefix: str = "") -> Iterator[str]:
+def pointers(value: Any) -> list[str]:
+    """JSON pointers to everything in a value, from the outside in."""
+    return list(_below(value, ""))
+
+
+def _below(value: Any, prefix: str) -> Iterator[str]:
     inner: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, dict):
         inner = value.items()
@@ -208,7 +213,7 @@ def _pointers(value: Any, prefix: str = "") -> Iterator[str]:
         inner = enumerate(value)
     for name, part in inner:
         yield f"{prefix}/{name}"
-        yield from _pointers(part, f"{prefix}/{name}")
+        yield from _below(part, f"{prefix}/{name}")
 
 
 def spec_of(cell: Cell) -> JobSpec:

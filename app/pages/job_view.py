@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app import views
 from app.jobs import steps_of
-from app.models import Event, Job, Step
+from app.models import Event, Job, Step, Sweep
 from app.pages.scorecard import card
 from app.views.curves import CurvesOut
 from app.views.history import LOG_KINDS, LogLine, log_line
@@ -66,6 +66,7 @@ def live_parts(session: Session, store: Store, job: Job, base_url: str) -> dict[
     archive = max(files.data, key=lambda file: file.size_bytes, default=None)
     return {
         "job": out,
+        "sweep_name": session.scalar(select(Sweep.name).where(Sweep.id == job.sweep_id)) if job.sweep_id else None,
         "students": list(dict.fromkeys(row.student for row in results.rows)),
         "results": results,
         "card": card(results),

@@ -25,6 +25,8 @@ FOR_WRITERS = {
     "/api/v1/sweeps/{sweep_id}/cancel",
     "/jobs/new",
     "/jobs/demo",
+    "/sweeps/new",
+    "/sweeps/{sweep_id}/cancel",
 }
 SWEEP = {"spec": spec_body(), "axes": [{"name": "seed", "path": "/seed", "values": [0]}]}
 BODIES = {

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
 from app import sweeps, views
 from app.models import Job, Step, Sweep
+from app.pages.assets import ROOT
 from tests.app.world import Person, World, chain, spec_body
 
 ALPHA = {"name": "alpha", "path": "/method/alpha", "values": [0.2, 0.8]}
@@ -261,3 +264,9 @@ def test_sweeps_read_alike_on_both_databases(any_world: World) -> None:
         found = views.sweep_out(session, sweeps.get(session, owner.user, sweep.id))
     assert summary.jobs == {"cancelled": 4} and summary.started_at is None and summary.finished_at is not None
     assert summary.finished_at.tzinfo is not None and [cell.state for cell in found.cells] == ["cancelled"] * 4
+
+
+def test_the_sweep_in_the_readme_can_be_planned(client: TestClient) -> None:
+    [text] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    answer = client.post("/api/v1/sweeps/plan", json=yaml.safe_load(text))
+    assert answer.status_code == 200 and len(answer.json()["jobs"]) == 6

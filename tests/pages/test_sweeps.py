@@ -1,0 +1,168 @@
+"""Pages of sweeps: they read without scripts, and in a browser have a plot, no violation and no overflow."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+from starlette.testclient import TestClient
+
+from app import sweeps
+from app.pages.sweep_form import values_of
+from tests.pages.site import SMALL, Site
+from tests.pages.test_browser_site import AXE, SCHEMES
+from tests.pages.test_pages import HOSTILE, csrf_of
+from tests.pages.visitor import Opener, Visitor
+
+FEW = SMALL.model_copy(update={"ipc": 1})
+WORDS = {
+    "name": HOSTILE[:40],
+    "variants": [{"title": "<b>one</b>", "patch": {}}, {"title": "two", "patch": {"ipc": 2}}],
+}
+
+
+def submit(site: Site, *axes: dict[str, Any]) -> str:
+    """A sweep's address."""
+    chosen = axes or ({"name": "alpha", "path": "/method/alpha", "values": [0.2, 0.8]},)
+    wanted = sweeps.SweepIn.model_validate(
+        {"name": "Merge ratio", "spec": FEW.model_dump(mode="json"), "axes": list(chosen)}
+    )
+    sweep, _ = sweeps.submit(site.services, site.user, sweeps.prepare(site.services, wanted))
+    return f"/sweeps/{sweep.id}"
+
+
+def test_a_list_without_sweeps_says_what_they_are(client: TestClient) -> None:
+    assert "Nothing was varied yet" in client.get("/sweeps").text
+
+
+def test_a_finished_sweep_reads_without_scripts(client: TestClient, site: Site) -> None:
+    address = submit(site)
+    site.player.play()
+    page = client.get(address).text
+    assert "2 of 2 jobs have ended: 2 succeeded." in page and "0.8" in page
+    assert len(re.findall(r'<td class="num strong">\d+\.\d <span class="quiet">±', page)) == 6, (
+        "three subjects, two jobs"
+    )
+    assert "Distilled images, last epoch: highest" in page and "chosen on the test set" in page
+    plot = json.loads(html.unescape(re.findall(r'data-plot="([^"]*)"', page)[0]))
+    assert plot["numbers"] == [0.2, 0.8] and [point[0] for point in plot["series"][0]["points"]] == [0, 1]
+    assert "Merge ratio" in client.get("/sweeps").text and "2 of 2" in client.get("/sweeps").text
+
+
+def test_other_subjects_and_labels_are_asked_for_in_the_address(client: TestClient, site: Site) -> None:
+    address = submit(site)
+    site.player.play()
+    assert "Random real images: top-1" in client.get(f"{address}?subject=random").text
+    assert client.get(f"{address}?student=nobody&labels=none&subject=none").status_code == 200
+
+
+def test_a_job_links_to_its_sweep_and_can_be_varied(client: TestClient, site: Site) -> None:
+    address = submit(site)
+    job = re.findall(r'href="(/jobs/job_[^"]+)"', client.get(address).text)[0]
+    page = client.get(job).text
+    assert f'href="{address}">Merge ratio</a>' in page
+    form = client.get(re.findall(r'href="(/sweeps/new[^"]+)"', page)[0]).text
+    assert "The job “Merge ratio: alpha 0.2”" in form and '<option value="/method/alpha">' in form
+
+
+def test_what_people_wrote_stays_text(client: TestClient, site: Site) -> None:
+    address = submit(site, WORDS)
+    site.player.play()
+    for path in (address, f"{address}?part=true", "/sweeps"):
+        page = client.get(path).text
+        assert "<script>alert" not in page and "<b>one" not in page
+
+
+def test_a_waiting_sweep_is_cancelled_by_a_button(client: TestClient, site: Site) -> None:
+    address = submit(site)
+    answer = client.post(f"{address}/cancel", data={"csrf": csrf_of(client.get(address).text)})
+    assert answer.url.path == address and "2 cancelled" in answer.text
+
+
+def test_the_form_makes_a_sweep(client: TestClient) -> None:
+    page = client.get("/sweeps/new").text
+    filled = {"csrf": csrf_of(page), "base": "preset:demo", "path0": "/method/alpha", "values0": "0.2, 0.8"}
+    planned = client.post("/sweeps/new", data=filled | {"action": "check"}).text
+    assert re.search(r"<dt>Jobs</dt><dd>2</dd>", planned) and "Saved by sharing" in planned
+    made = client.post("/sweeps/new", data=filled | {"action": "submit"})
+    assert made.url.path.startswith("/sweeps/swp_") and "alpha" in made.text
+
+
+@pytest.mark.parametrize(
+    ("typed", "slot", "told"),
+    [
+        ({"path1": "/method/alfa", "values1": "1"}, "row1-errors", "Did you mean /method/alpha?"),
+        ({"path0": "/ipc", "values0": "1, 9000"}, "row0-errors", "5000"),
+        ({"path0": "/ipc", "values0": ""}, "row0-errors", "at least 1"),
+        ({}, "plan", "Nothing varies yet."),
+    ],
+)
+def test_what_is_wrong_is_told_at_its_row(client: TestClient, typed: dict[str, str], slot: str, told: str) -> None:
+    filled = {"csrf": csrf_of(client.get("/sweeps/new").text), "base": "preset:demo", "action": "submit"}
+    answer = client.post("/sweeps/new", data=filled | typed)
+    assert answer.status_code == 422
+    assert told in html.unescape(answer.text.partition(f'id="{slot}"')[2].partition("</fieldset>")[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0.2, 1", [0.2, 1]),
+        ("resnet18, convnet3", ["resnet18", "convnet3"]),
+        ("[500, 500], [2000]", [[500, 500], [2000]]),
+        ("true, easy,", [True, "easy"]),
+        ("", []),
+    ],
+)
+def test_values_are_typed_as_people_type_them(text: str, values: list[Any]) -> None:
+    assert values_of(text) == values
+
+
+@pytest.mark.browser
+def test_the_plot_is_drawn_and_the_pages_are_for_everybody(visit: Opener, visitor: Visitor, site: Site) -> None:
+    lines, bars = submit(site), submit(site, WORDS, {"name": "seed", "path": "/seed", "values": [5, 6]})
+    site.player.play()
+    waiting = submit(site, {"name": "alpha", "path": "/method/alpha", "values": [0.3]})
+    page = visit(lines)
+    expect(page.locator("#plot[data-drawn] canvas")).to_be_visible()
+    page.context.add_init_script(path=AXE)
+    for address in (lines, bars, waiting, "/sweeps", "/sweeps/new"):
+        _is_for_everybody(page, address)
+    page.goto(bars)
+    expect(page.locator("#legend span")).to_have_count(2)
+
+
+def _is_for_everybody(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(address)
+    for scheme, rules in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        found = page.evaluate(f"axe.run(document, {{resultTypes: ['violations']{rules}}})")["violations"]
+        assert not found, (address, scheme, [(one["id"], one["nodes"][0]["html"]) for one in found])
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, address
+
+
+@pytest.mark.browser
+def test_a_running_sweep_keeps_itself_fresh(visit: Opener, site: Site) -> None:
+    page = visit(submit(site))
+    expect(page.get_by_text("0 of 2 jobs have ended: 2 queued.")).to_be_visible()
+    site.player.play()
+    expect(page.get_by_text("2 of 2 jobs have ended: 2 succeeded.")).to_be_visible()
+    expect(page.locator("#plot[data-drawn] canvas")).to_be_visible()
+
+
+@pytest.mark.browser
+def test_the_form_is_checked_while_one_types(visit: Opener, visitor: Visitor) -> None:
+    visitor.may_fail = True  # 422 is what is wanted
+    page = visit("/sweeps/new")
+    page.get_by_label("Path of field 1").fill("/method/alpha")
+    page.get_by_label("Values of field 1").fill("0.2, 7")
+    expect(page.locator("#row0-errors")).to_contain_text("less than or equal to 1")
+    page.get_by_label("Values of field 1").fill("0.2, 0.7")
+    expect(page.locator("#plan")).to_contain_text("Saved by sharing")
+    expect(page.locator("#row0-errors")).to_be_empty()
