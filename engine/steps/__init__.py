@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from engine.context import Context, Telling
 from engine.params import (
     EvaluateParams,
+    ExportParams,
     PackageParams,
     PrepareParams,
     RecoverParams,
@@ -17,6 +18,7 @@ from engine.params import (
 )
 from engine.plan import StepKind
 from engine.steps.evaluate import evaluate
+from engine.steps.export import export
 from engine.steps.package import package
 from engine.steps.prepare import prepare
 from engine.steps.recover import recover
@@ -32,6 +34,7 @@ PARAMS: dict[StepKind, type[BaseModel]] = {
     StepKind.RELABEL: RelabelParams,
     StepKind.EVALUATE: EvaluateParams,
     StepKind.PACKAGE: PackageParams,
+    StepKind.EXPORT: ExportParams,
 }
 STEPS: dict[StepKind, Callable[[Context[Any]], Telling]] = {
     StepKind.PREPARE: prepare,
@@ -41,4 +44,5 @@ STEPS: dict[StepKind, Callable[[Context[Any]], Telling]] = {
     StepKind.RELABEL: relabel,
     StepKind.EVALUATE: evaluate,
     StepKind.PACKAGE: package,
+    StepKind.EXPORT: export,
 }
