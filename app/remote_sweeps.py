@@ -12,7 +12,8 @@ from rich.table import Column, Table
 from app.remote import FAILED, body_of, connect, err, out
 
 if TYPE_CHECKING:
-    from app.views import SweepOut, TableOut
+    from app.views import SweepOut
+    from app.views.sweeps import CellScore
 
 app = typer.Typer(help="Many jobs by one request: what varies, and what came of it.", no_args_is_help=True)
 SweepFile = Annotated[
@@ -37,7 +38,7 @@ def submit(
         err.print(told, highlight=False, markup=False, soft_wrap=True)
         if wait:
             ended = client.wait_for_sweep(sweep.id)
-            _show(ended, client.sweep_table(sweep.id))
+            _show(ended)
             raise typer.Exit(0 if ended.state == "succeeded" else FAILED)
 
 
@@ -73,11 +74,11 @@ def list_sweeps(limit: Annotated[int, typer.Option(min=1, max=100)] = 20) -> Non
 def show(sweep_id: SweepId, student: Student = "", labels: Labels = "", as_json: AsJson = False) -> None:
     """Show the table of a sweep."""
     with connect() as client:
-        made = client.sweep_table(sweep_id, student=student, labels=labels)
+        made = client.sweep_table(sweep_id, student=student, labels=labels)  # refuses a student that no job has
         if as_json:
             out.print_json(made.model_dump_json())
         else:
-            _show(client.sweep(sweep_id), made)
+            _show(client.sweep(sweep_id), student, labels)
 
 
 @app.command()
@@ -89,19 +90,25 @@ def cancel(sweep_id: SweepId) -> None:
         out.print(tally(client.cancel_sweep(sweep_id).jobs), highlight=False)
 
 
-def _show(sweep: SweepOut, made: TableOut) -> None:
-    from app.views.sweeps import tally
+def _show(sweep: SweepOut, student: str = "", labels: str = "") -> None:
+    """A line a job; of each subject the last epoch with its spread, and the best epoch behind a stroke."""
+    from app.views.sweeps import chosen, tally
 
-    table = Table(title=escape(sweep.name), title_justify="left")
-    for name in made.columns[1:]:  # ids of jobs are for programs
+    labels = labels or next(iter(sweep.labels), "")
+    title = f"{sweep.name}: top-1 on the real test set, last epoch / best epoch, %"
+    table = Table(title=escape(title), title_justify="left")
+    for name in (*(axis.name for axis in sweep.axes), "State", *sweep.subjects):
         table.add_column(escape(name))
-    for row in made.rows:
-        table.add_row(*(escape(_text(value)) for value in row[1:]))
+    for cell in sweep.cells:
+        found = chosen(cell, student, labels)
+        scores = [_text(found[subject]) if subject in found else "–" for subject in sweep.subjects]
+        table.add_row(*map(escape, cell.values.values()), cell.state, *scores)
     out.print(table)
     out.print(tally(sweep.jobs), highlight=False)
 
 
-def _text(value: str | float | None) -> str:
-    if value is None:
+def _text(score: CellScore) -> str:
+    if score.mean is None or score.best_mean is None:
         return "–"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    spread = "" if score.std is None else f" ± {score.std:.1f}"
+    return f"{score.mean:.1f}{spread} / {score.best_mean:.1f}"
