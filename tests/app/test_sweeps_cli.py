@@ -23,7 +23,9 @@ def test_a_sweep_from_submission_to_table(served: World, run: Run, tmp_path: Pat
     assert code == 0 and sweep_id.startswith("swp_") and "Merge ratio, 2 jobs" in told
     served.work()
     code, told, _ = run("sweep", "show", sweep_id)
-    assert code == 0 and "0.8" in told and "90.0 ± 0.0 / 91.0" in told and "2 of 2 jobs have ended: 2 succeeded." in told
+    assert (
+        code == 0 and "0.8" in told and "90.0 ± 0.0 / 91.0" in told and "2 of 2 jobs have ended: 2 succeeded." in told
+    )
     code, told, _ = run("sweep", "show", sweep_id, "--json")
     assert code == 0 and len(json.loads(told)["rows"]) == 2
     code, told, _ = run("sweep", "list")
