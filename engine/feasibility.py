@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.datasets import Facts, held_back_count
 from engine.errors import SpecInvalid
-from engine.methods import TITLES, Herding, Optimised, RandomReal
+from engine.methods import TITLES, CvDd, Gvbsm, Herding, Optimised, RandomReal
 from engine.networks import NETWORKS, SMALL_BELOW_PX
 from engine.spec import TORCHVISION, TRAINED, JobSpec
 
@@ -17,6 +17,7 @@ def impossibilities(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
     yield from _too_few_images(spec, facts)
     yield from _bad_nesting(spec)
     yield from _bad_number_of_teachers(spec)
+    yield from _lonely_committee(spec)
     yield from _foreign_weights(spec, facts)
     yield from _missing_weights(spec)
     yield from _bad_groups(spec, facts)
@@ -47,6 +48,19 @@ def _bad_number_of_teachers(spec: JobSpec) -> Iterator[SpecInvalid]:
         hint=f"{'Add' if count < least else 'Remove'} teachers, or choose another method.{several}",
         pointer="/teachers",
     )
+
+
+def _lonely_committee(spec: JobSpec) -> Iterator[SpecInvalid]:
+    """A committee of networks that are all the same one has nothing to vote on."""
+    if not isinstance(spec.method, Gvbsm | CvDd):
+        return
+    for index, teacher in enumerate(spec.teachers):
+        if teacher in spec.teachers[:index]:
+            yield SpecInvalid(
+                f"{TITLES[spec.method.method]} asks different teachers, and {teacher.network} is named twice.",
+                hint="Name another network, or give it another seed.",
+                pointer=f"/teachers/{index}",
+            )
 
 
 def _foreign_weights(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
@@ -97,7 +111,7 @@ def _too_few_images(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
             hint=f"Choose an ipc of at most {smallest}, or add images to the class.",
             pointer="/ipc",
         )
-    elif not _takes_patches(spec):
+    elif not _takes_patches(spec, facts):
         return
     elif tiles > smallest:
         fewer = f", or ipc to at most {smallest // factor**2}" if smallest >= factor**2 else ""
@@ -115,10 +129,14 @@ def _too_few_images(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
         )
 
 
-def _takes_patches(spec: JobSpec) -> bool:
-    return not isinstance(spec.method, RandomReal | Herding) or not {"rded", "patches"}.isdisjoint(
-        spec.evaluation.baselines
-    )
+def _takes_patches(spec: JobSpec, facts: Facts) -> bool:
+    if not {"rded", "patches"}.isdisjoint(spec.evaluation.baselines):
+        return True
+    match spec.method:
+        case Optimised():
+            return spec.method.recipe(facts.resolution).start == "patches"
+        case _:
+            return not isinstance(spec.method, RandomReal | Herding)
 
 
 def _bad_sizes(sizes: tuple[int, ...], resolution: int) -> Iterator[SpecInvalid]:

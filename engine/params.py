@@ -33,9 +33,9 @@ class TeachParams(Part):
 class ObserveParams(Part):
     """Statistics of the real images inside one teacher, beside those it remembers. Needs `data` and `teacher`."""
 
-    conv: bool  # behind its convolutions
+    conv: bool  # in front of its convolutions
     classes: bool  # of each class at its batch norms
-    seed: int
+    crops: bool  # how many random crops it recognises
     precision: Precision
 
 
@@ -51,8 +51,8 @@ class SelectParams(Part):
 
 
 class RecoverParams(Part):
-    """Optimise images for one range of ipc indices. Needs `data`, `patches`, every `teacher.<i>`, and `observed.<i>`
-    where the recipe asks for more than batch norm remembers."""
+    """Optimise images for one range of ipc indices. Needs `data`, every `teacher.<i>`, `patches` where the recipe starts
+    from them, and `observed.<i>` where it asks for more than batch norm remembers."""
 
     recipe: Recipe
     ipc_start: int
@@ -110,7 +110,7 @@ class ContinualParams(Part):
 
 class PackageParams(Part):
     """Make the download. Needs `data`, `images.<i>`, `labels`, `teacher.<i>`, `row.<i>`, `continual.<i>`, `full.<i>`, and
-    `patches`, which images start from."""
+    `patches`, where images start from any."""
 
     spec: JobSpec
     ipc: int  # the spec's own, or one of its nested ones

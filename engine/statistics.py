@@ -138,7 +138,7 @@ class ClassStatistics(Listener):
         layers = batch_norms(model)
         super().__init__(layers, image_moments)
         widths = [layer.num_features for layer in layers]
-        self._real = list(zip(*(values.split(widths, 1) for values in real), strict=True))
+        self._real = list(zip(*(torch.split(values, widths, 1) for values in real), strict=True))
 
     def distances(self) -> Tensor:
         """(L,) fp32: of each layer, the mean over the images of ||mean - class's|| + ||variance - class's||."""

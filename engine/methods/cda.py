@@ -10,7 +10,7 @@ from engine.methods.recipe import Optimised
 
 
 class Cda(Optimised):
-    """The smallest crop allowed shrinks along the iterations."""
+    """The smallest crop allowed shrinks along the iterations: a cosine over all of them, as in the authors' code."""
 
     method: Literal["cda"] = "cda"
     easiest_crop: float = Field(

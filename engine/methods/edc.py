@@ -11,7 +11,11 @@ from engine.methods.recipe import Optimised
 
 
 class Edc(Optimised):
-    """Elucidating the design space: real start, small steps, flatness, soft category-aware matching."""
+    """Elucidating the design space: real start, small steps, flatness, soft category-aware matching.
+
+    Networks take turns and convolutions are matched too, as in the authors' code. Left out: patch-wise statistics, moving
+    averages of the images' statistics.
+    """
 
     TEACHERS: ClassVar[tuple[int, int]] = (1, 8)
 
@@ -21,9 +25,12 @@ class Edc(Optimised):
     )
     lr: float = Field(0.05, gt=0, le=10, description="Adam's learning rate; one cosine over the whole budget.")
     class_share: float = Field(
-        0.5, ge=0, le=1, description="Weight of class-wise statistics beside those of all classes."
+        0.5,
+        ge=0,
+        le=1,
+        description="Weight of the distance to class-wise statistics beside that to those of all classes.",
     )
     flatness: float = Field(1.0, ge=0, le=100, description="Weight of the distance to the moving average's logits.")
 
     def _peculiar(self) -> dict[str, object]:
-        return {"class_share": self.class_share, "flatness": self.flatness}
+        return {"conv": True, "class_share": self.class_share, "flatness": self.flatness}

@@ -23,8 +23,11 @@ def package(
     runs = [(row, index, key) for row in rows for index, key in enumerate(row.runs)]
     learnt = [(row, index, key) for row in continual for index, key in enumerate(row.runs)]
     first = draft.steps[images["images.0"]]
-    needs = {"data": draft.data, "labels": labels, "patches": first.needs.get("patches", first.key)}
-    needs |= draft.teachers | images
+    needs = {"data": draft.data, "labels": labels} | draft.teachers | images
+    if first.kind == StepKind.SELECT:
+        needs["patches"] = first.key
+    elif "patches" in first.needs:
+        needs["patches"] = first.needs["patches"]
     needs |= {f"row.{index}": key for index, (_, _, key) in enumerate(runs)}
     needs |= {f"continual.{index}": key for index, (_, _, key) in enumerate(learnt)}
     needs |= {f"full.{index}": key for index, key in enumerate(full.values())}

@@ -78,8 +78,9 @@ def _select(draft: Draft, choice: str, patches: Patches | None, ipc: int, title:
 def _recover(draft: Draft, recipe: Recipe) -> Parts:
     """Shards of the optimisation, each some ipc indices of every class."""
     spec = draft.spec
-    patches = _select(draft, "patches", spec.patches, spec.ipc, f"Choose patches ({spec.patches.difficulty})")
-    needs = {"data": draft.data, "patches": patches} | draft.teachers | _observed(draft, recipe)
+    needs = {"data": draft.data} | draft.teachers | _observed(draft, recipe)
+    if recipe.start == "patches":
+        needs["patches"] = _chosen(draft, "patches", spec.ipc)["images.0"]
     per_ipc = _recover_flop(draft, recipe)
     width = spec.resources.ipcs_per_step or max(1, int(SHARD_FLOP / per_ipc))
     parts = {}
@@ -97,10 +98,10 @@ def _recover(draft: Draft, recipe: Recipe) -> Parts:
 
 def _observed(draft: Draft, recipe: Recipe) -> Parts:
     """What recovery needs to know of the real images beyond what batch norm remembers: one step a teacher."""
-    if not (recipe.conv or recipe.class_share):
+    spec, pairs = draft.spec, recipe.teachers == "pairs"
+    if not (recipe.conv or recipe.class_share or pairs):
         return {}
-    spec = draft.spec
-    params = ObserveParams(conv=recipe.conv, classes=recipe.class_share > 0, seed=spec.seed, precision=spec.precision)
+    params = ObserveParams(conv=recipe.conv, classes=recipe.class_share > 0, crops=pairs, precision=spec.precision)
     observed = {}
     for index, teacher in enumerate(spec.teachers):
         needs = {"data": draft.data, "teacher": draft.teachers[f"teacher.{index}"]}

@@ -9,6 +9,7 @@ from engine.context import Context, Telling
 from engine.params import (
     EvaluateParams,
     ExportParams,
+    ObserveParams,
     PackageParams,
     PrepareParams,
     RecoverParams,
@@ -19,6 +20,7 @@ from engine.params import (
 from engine.plan import StepKind
 from engine.steps.evaluate import evaluate
 from engine.steps.export import export
+from engine.steps.observe import observe
 from engine.steps.package import package
 from engine.steps.prepare import prepare
 from engine.steps.recover import recover
@@ -29,6 +31,7 @@ from engine.steps.teach import teach
 PARAMS: dict[StepKind, type[BaseModel]] = {
     StepKind.PREPARE: PrepareParams,
     StepKind.TEACH: TeachParams,
+    StepKind.OBSERVE: ObserveParams,
     StepKind.SELECT: SelectParams,
     StepKind.RECOVER: RecoverParams,
     StepKind.RELABEL: RelabelParams,
@@ -39,6 +42,7 @@ PARAMS: dict[StepKind, type[BaseModel]] = {
 STEPS: dict[StepKind, Callable[[Context[Any]], Telling]] = {
     StepKind.PREPARE: prepare,
     StepKind.TEACH: teach,
+    StepKind.OBSERVE: observe,
     StepKind.SELECT: select,
     StepKind.RECOVER: recover,
     StepKind.RELABEL: relabel,

@@ -77,13 +77,14 @@ def _add_images(
     context: Context[PackageParams], archive: Archive, images: Tensor, data: RealData
 ) -> Generator[Event, None, list[dict[str, Any]]]:
     """The images in the order of the labels (ipc after ipc, classes ascending); what the manifest says of each."""
-    origin = arrays.read(context.folder("patches") / "origin.npy")
+    origin = arrays.read(context.folder("patches") / "origin.npy") if "patches" in context.needs else None
     total, entries = images.shape[0] * images.shape[1], []
     for ipc, row in enumerate(images):
         for label, pixels in enumerate(row):
             file = f"images/{class_folder(label, data.classes[label])}/{ipc:05d}.png"
             archive.add(file, png.encode(pixels))
-            sources = [_source(tile, data) for tile in origin[ipc, label].tolist()]
+            tiles = [] if origin is None else origin[ipc, label].tolist()  # from noise: no real image
+            sources = [_source(tile, data) for tile in tiles]
             entries.append({"file": file, "class": label, "ipc": ipc, "sources": sources})
             if context.stop():
                 raise Drained("stopped while packing; it begins anew")

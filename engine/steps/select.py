@@ -1,4 +1,4 @@
-"""Choose what synthetic images start from: crops of real images, ranked by the first teacher, or whole random images.
+"""Choose real images: crops ranked by the first teacher, whole images at random, or by herding.
 
 Leaves images.npy (I, K, 3, S, S) uint8, origin.npy (I, K, T, 5) int64: train index, top, left, height, width (px).
 I images per class, K classes, T tiles of an image, P crops tried of each candidate, S pixels a side, R crops chosen.
@@ -19,10 +19,11 @@ from engine.checkpoint import Checkpoint
 from engine.context import Context, Result, State, Telling
 from engine.data import RealData, batch_of, chunks, real_data, resident, teacher
 from engine.events import Preview, Progress, Started
+from engine.herding import features, herd
 from engine.methods import Patches
 from engine.params import SelectParams
 from engine.patches import choose, cut, draw_crops, score, tiled
-from engine.pixels import denormalised, to_pixels
+from engine.pixels import denormalised, normalised, to_pixels
 from engine.png import contact_sheet, sheet_columns, sheet_tile
 from engine.precision import Precision
 from engine.randomness import generator
@@ -55,7 +56,7 @@ class _Selection:
     params: SelectParams
     data: RealData
     train: Tensor  # (N, 3, S, S) uint8
-    ranker: nn.Module | None  # None where nothing is ranked
+    ranker: nn.Module | None  # None where the choice is random
     precision: Precision
     device: torch.device
     images: Tensor  # (I, K, 3, S, S) uint8, on the disk
@@ -73,7 +74,7 @@ class _Selection:
             params=params,
             data=data,
             train=resident(folder, "train", context.device),
-            ranker=None if params.patches is None else teacher(context.folder("teacher.0"), context.device),
+            ranker=None if params.choice == "random" else teacher(context.folder("teacher.0"), context.device),
             precision=devices.resolve(params.precision, context.device),
             device=context.device,
             images=arrays.create(context.out / "images.npy", (params.ipc, classes, 3, side, side), torch.uint8),
@@ -90,12 +91,7 @@ class _Selection:
         label = self.done
         chance = generator(self.params.seed, "select", label)
         found = self.data.usable(label, self.params.valid_per_class)
-        if self.params.patches is None:
-            chosen = found[torch.randperm(len(found), generator=chance)[: self.params.ipc]]
-            side = torch.tensor([0, 0, self.data.resolution, self.data.resolution]).expand(len(chosen), 4)
-            origin = torch.cat([chosen[:, None], side], 1)
-        else:
-            origin = self._ranked(found, self.params.patches, label, chance)
+        origin = self._chosen(found, label, chance)
         # Image j is tiled from choices j, j + I, j + 2I, ...: see engine.patches.tiled.
         self.origin[:, label] = origin.view(-1, self.params.ipc, 5).transpose(0, 1)
         self._cut(label)
@@ -114,6 +110,17 @@ class _Selection:
         for label in range(self.done):
             self._cut(label)
 
+    def _chosen(self, found: Tensor, label: int, chance: torch.Generator) -> Tensor:
+        """(R, 5) origins, out of (n,) indices of a class's images."""
+        match self.params.choice:
+            case "patches":
+                assert self.params.patches is not None
+                return self._ranked(found, self.params.patches, label, chance)
+            case "random":
+                return self._whole(found[torch.randperm(len(found), generator=chance)[: self.params.ipc]])
+            case "herding":
+                return self._whole(found[herd(self._features(found), self.params.ipc)])
+
     def _ranked(self, found: Tensor, patches: Patches, label: int, chance: torch.Generator) -> Tensor:
         """(R, 5) origins of a class's chosen crops, out of (n,) indices of its images."""
         side = self.data.resolution
@@ -123,6 +130,22 @@ class _Selection:
         chosen = choose(scores, boxes, self.params.ipc * patches.factor**2, patches.difficulty, chance)
         self.scores.append(chosen.scores.mean().item())
         return torch.cat([candidates[chosen.images][:, None], chosen.boxes], 1)
+
+    def _whole(self, indices: Tensor) -> Tensor:
+        """(R, 5) origins of images that are taken as they are."""
+        side = torch.tensor([0, 0, self.data.resolution, self.data.resolution])
+        return torch.cat([indices[:, None], side.expand(len(indices), 4)], 1)
+
+    def _features(self, indices: Tensor) -> Tensor:
+        """(n, D) what the teacher makes of whole images."""
+        assert self.ranker is not None
+        batches = (batch_of(self.train, indices[part], self.device) for part in _parts(len(indices)))
+        return torch.cat(
+            [
+                features(self.ranker, normalised(pixels, self.data.statistics), precision=self.precision)
+                for pixels in batches
+            ]
+        )
 
     def _scores(self, indices: Tensor, boxes: Tensor, label: int) -> Tensor:
         """(n,) images, (n, P, 4) boxes -> (n, P) cross-entropies of the teacher, nats."""

@@ -9,19 +9,23 @@ import torch
 from torch import Tensor
 
 from engine import arrays
-from engine.data import real_data
+from engine.data import real_data, teacher
 from engine.events import Preview
+from engine.herding import features
 from engine.methods import Patches
 from engine.patches import cut
-from engine.pixels import denormalised, to_pixels
+from engine.pixels import denormalised, normalised, to_pixels
 from engine.plan import StepKind
-from tests.engine.jobs import Job, attempt
+from tests.engine.jobs import CPU, Job, attempt
 
 
-def _selected(job: Job, name: str, patches: Patches | None, ipc: int = 2) -> tuple[Tensor, Tensor]:
+def _selected(job: Job, name: str, patches: Patches | None, ipc: int = 2, **changes: object) -> tuple[Tensor, Tensor]:
     """Images (I, K, 3, S, S) and their origins (I, K, T, 5)."""
     step = next(step for step in job.plan.steps if step.kind == StepKind.SELECT and step.params["patches"])
-    params: dict[str, Any] = {"patches": None if patches is None else patches.model_dump(), "ipc": ipc}
+    choice = {"choice": "random" if patches is None else "patches"}
+    params: dict[str, Any] = (
+        {"patches": None if patches is None else patches.model_dump(), "ipc": ipc} | choice | changes
+    )
     out = attempt(step.model_copy(update={"params": step.params | params, "key": name}), job.store, 1)
     return arrays.read(out / "images.npy"), arrays.read(out / "origin.npy")
 
@@ -73,6 +77,40 @@ def test_whole_images_are_left_as_they_are(job: Job) -> None:
     images, origin = _selected(job, "whole", None)
     assert torch.equal(images, data.train[origin[:, :, 0, 0]])
     assert (origin[..., 1:] == torch.tensor([0, 0, 8, 8])).all()
+
+
+@pytest.mark.parametrize("factor", range(1, 9))
+@pytest.mark.parametrize("difficulty", ["medium", "random"])
+def test_any_number_of_tiles_makes_an_image_of_whole_size(job: Job, factor: int, difficulty: str) -> None:
+    patches = Patches.model_validate(
+        {"factor": factor, "difficulty": difficulty, "candidates": max(8, factor**2), "crops": 1}
+    )
+    images, origin = _selected(job, f"tiles-{factor}-{difficulty}", patches, ipc=1)
+    assert images.shape == (1, 10, 3, 8, 8) and origin.shape == (1, 10, factor**2, 5)
+    assert images.float().flatten(1).std() > 0
+
+
+def test_herding_takes_whole_images_whose_mean_features_are_near_their_classs(job: Job) -> None:
+    data, model = real_data(job.folder(StepKind.PREPARE)), teacher(job.folder(StepKind.TEACH), CPU)
+    images, origin = _selected(job, "herding", None, ipc=5, choice="herding")
+    drawn, _ = _selected(job, "drawn", None, ipc=5)
+    assert torch.equal(images, data.train[origin[:, :, 0, 0]])
+
+    def gap(chosen: Tensor, label: int) -> float:
+        own = features(model, normalised(chosen[:, label], data.statistics))
+        whole = features(model, normalised(data.train[data.usable(label, 50)], data.statistics))
+        return float((own.mean(0) - whole.mean(0)).norm())
+
+    assert all(gap(images, label) < gap(drawn, label) for label in range(10))
+
+
+@pytest.mark.parametrize("choice", ["patches", "random", "herding"])
+def test_no_choice_touches_the_images_that_are_held_back(job: Job, choice: str) -> None:
+    data = real_data(job.folder(StepKind.PREPARE))
+    patches = Patches(candidates=500, crops=1) if choice == "patches" else None
+    _, origin = _selected(job, f"held-{choice}", patches, ipc=80, choice=choice, valid_per_class=1000)
+    for label in range(10):
+        assert not torch.isin(origin[:, label, :, 0], data.held_back(label, 1000)).any()
 
 
 def test_the_choice_is_shown(job: Job) -> None:
