@@ -1,8 +1,12 @@
-"""Zip files whose bytes depend on their content alone: fixed times, the order of adding, nothing compressed twice."""
+"""Zip files whose bytes depend on their content alone: fixed times, the order of adding, nothing compressed twice.
+
+And where in a download an image lies.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -55,3 +59,13 @@ def _info(name: str) -> zipfile.ZipInfo:
     info.external_attr = MODE
     info.compress_type = zipfile.ZIP_DEFLATED if Path(name).suffix in TEXT else zipfile.ZIP_STORED
     return info
+
+
+def class_folder(label: int, name: str) -> str:
+    """A folder name that sorts by class index, on every file system: `00003_tench`."""
+    return f"{label:05d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:40]}"
+
+
+def image_file(label: int, name: str, ipc: int) -> str:
+    """The name of an image in a download: ImageFolder's order of them is class-major, as their labels sort."""
+    return f"images/{class_folder(label, name)}/{ipc:05d}.png"

@@ -62,6 +62,13 @@ class WeightsInvalid(EngineError):
     pointer = "/teachers"
 
 
+class PackageInvalid(EngineError):
+    """A download whose images and labels do not belong together."""
+
+    code = "package_invalid"
+    hint = "Retry the step. If it fails again, this is a mistake of the server: report it with the job's log."
+
+
 class Diverged(EngineError):
     """A loss that is not finite."""
 

@@ -21,6 +21,7 @@ def impossibilities(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
     yield from _foreign_weights(spec, facts)
     yield from _missing_weights(spec)
     yield from _bad_groups(spec, facts)
+    yield from _labels_not_there(spec)
     if isinstance(spec.method, Optimised) and spec.method.sizes:
         yield from _bad_sizes(spec.method.sizes, facts.resolution)
     yield from _misfits(spec, facts.resolution)
@@ -84,6 +85,15 @@ def _missing_weights(spec: JobSpec) -> Iterator[SpecInvalid]:
             hint=f"Write {TRAINED}, {TORCHVISION}, or the path of a .safetensors file on the server; "
             "`python -m engine.convert` makes one from a .pth file.",
             pointer=f"/teachers/{index}/weights",
+        )
+
+
+def _labels_not_there(spec: JobSpec) -> Iterator[SpecInvalid]:
+    if spec.labels.recipe_only and "fkd" in spec.exports:
+        yield SpecInvalid(
+            "fkd files are made of soft labels, and labels.recipe_only keeps none.",
+            hint="Set labels.recipe_only to false, or remove fkd: train.py of the download makes the labels again.",
+            pointer=f"/exports/{spec.exports.index('fkd')}",
         )
 
 

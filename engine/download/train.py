@@ -91,10 +91,11 @@ def main() -> None:
 def _train(data: Set, network: str, labels: str, run: int, device: torch.device) -> Iterator[float]:
     """Train one student from scratch; the accuracy of each test, %."""
     facts, course = data.facts, data.facts["training"]
+    rates = course["rates"].get(network, course)
     recipe = StudentRecipe(
         epochs=course["epochs"],
-        lr=course["lr"],
-        eta=course["eta"],
+        lr=rates["lr"],
+        eta=rates["eta"],
         weight_decay=course["weight_decay"],
         precision=precision_for(course["precision"], device),
     )

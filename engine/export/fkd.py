@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from engine import arrays
-from engine.archive import Archive
-from engine.export.material import Material, image_file
+from engine.archive import Archive, image_file
+from engine.export.material import Material
 from engine.labels import PLAN_ARRAYS, LabelPlan, mix_shares
 
 

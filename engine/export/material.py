@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +33,3 @@ class Material:
         for label in range(len(self.classes)):
             for ipc, pixels in enumerate(self.images[:, label]):
                 yield label, ipc, png.encode(pixels)
-
-
-def class_folder(label: int, name: str) -> str:
-    """A folder name that sorts by class index, on every file system: `00003_tench`."""
-    return f"{label:05d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:40]}"
-
-
-def image_file(label: int, name: str, ipc: int) -> str:
-    """Where an image lies in a download."""
-    return f"images/{class_folder(label, name)}/{ipc:05d}.png"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from engine.export.material import Material, image_file
+from engine.archive import image_file
+from engine.export.material import Material
 
 GROUP = 100  # images of a row group: what is read at once
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.networks import NETWORKS
 from engine.params import ExportParams, PackageParams
 from engine.plan.draft import Draft, Parts
 from engine.plan.graph import ContinualRow, Row, StepKind
@@ -39,6 +40,8 @@ def package(
         full=tuple(full),
     )
     size = draft.images(ipc) * draft.image_bytes + draft.steps[labels].size_bytes
+    if draft.spec.labels.recipe_only:
+        size += sum(int(4e6 * NETWORKS[teacher.network].parameters_m) for teacher in draft.spec.teachers)
     title = f"Pack the download of {ipc} images per class" if draft.spec.nested else "Pack the download"
     return draft.add(StepKind.PACKAGE, title, params, needs, size_bytes=size)
 

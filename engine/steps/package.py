@@ -1,30 +1,31 @@
 """Make the download: one zip file that explains itself and can be trained from with torch alone.
 
-Leaves fadrm-<key>.zip. I images per class, K classes, T tiles of an image, S pixels a side.
+Leaves fadrm-<key>-ipc<I>.zip. I images per class, K classes, T tiles of an image, S pixels a side.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Generator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor
 
 import engine
-from engine import arrays, png
-from engine.archive import Archive
+from engine import arrays, class_order, png
+from engine import device as devices
+from engine.archive import Archive, image_file
 from engine.card import card
+from engine.contents import contents, has_test, manifest
 from engine.context import Context, Telling
-from engine.data import RealData, images_of, real_data, teacher_facts
+from engine.data import RealData, images_of, real_data, teachers
 from engine.errors import Drained
 from engine.events import Event, Progress, Started
-from engine.labels import PLAN_ARRAYS
 from engine.params import PackageParams
 from engine.scores import Score, collect
-from engine.store import MANIFEST, Manifest
+from engine.students import top1_pct
 
 CODE = Path(engine.__file__).parent
 MODULES = (  # all that training needs, word for word; they import torch alone, but for decoding (Pillow, with --test)
@@ -42,34 +43,40 @@ MODULES = (  # all that training needs, word for word; they import torch alone, 
     "schedule",
     "students",
 )
-MAX_TEST_BYTES = 64 * 2**20
 TOLD_EVERY = 100  # images
-FORMAT = 1
 
 
 def package(context: Context[PackageParams]) -> Telling:
-    """Pack everything. An interrupted one begins anew: it takes seconds."""
-    data, images = real_data(context.folder("data")), images_of(context.folders("images"))
-    yield Started(total=images.shape[0] * images.shape[1], unit="images", device="cpu")
-    name = f"fadrm-{context.key[:12]}"
+    """Pack everything, then look at it as a reader will. An interrupted one begins anew: it takes seconds."""
+    data = real_data(context.folder("data"))
+    images = images_of(context.folders("images"))[: context.params.ipc]
+    count = images.shape[0] * images.shape[1]
+    yield Started(total=2 * count, unit="images", device=str(context.device))
+    name = f"fadrm-{context.key[:12]}-ipc{context.params.ipc}"
     path = context.out / f"{name}.zip"
-    scores = _scores(context)
     with Archive(path) as archive:
-        files = yield from _add_images(context, archive, images, data)
+        entries = yield from _add_images(context, archive, images, data)
         _add_arrays(context, archive, data)
-        facts = _facts(context, data, name, files)
+        facts = contents(context, data, name, entries)
         facts["files"] = {file: entry.model_dump() for file, entry in archive.files.items()}
         archive.add("manifest.json", json.dumps(facts, indent=1, ensure_ascii=False).encode())
-        archive.add("card.md", card(facts, context.params.spec, scores).encode())
+        archive.add("card.md", card(facts, context.params.spec, _scores(context)).encode())
         _add_code(archive)
-    return {"file": path.name, "size_bytes": path.stat().st_size, "images": len(files), "scores": facts["scores"]}
+    recognised = yield from _look_at(context, path, facts)
+    return {
+        "file": path.name,
+        "size_bytes": path.stat().st_size,
+        "images": count,
+        "teacher_top1_pct": recognised,
+        "scores": facts["scores"],
+    }
 
 
 def _scores(context: Context[PackageParams]) -> list[Score]:
     """The score card, out of the rows' evaluate steps."""
     rows = zip(context.params.rows, context.folders("row"), strict=True)
     return collect(
-        ((subject, student, labels), _manifest(folder).result) for (subject, student, labels, _), folder in rows
+        ((subject, student, labels), manifest(folder).result) for (subject, student, labels, _), folder in rows
     )
 
 
@@ -81,7 +88,7 @@ def _add_images(
     total, entries = images.shape[0] * images.shape[1], []
     for ipc, row in enumerate(images):
         for label, pixels in enumerate(row):
-            file = f"images/{class_folder(label, data.classes[label])}/{ipc:05d}.png"
+            file = image_file(label, data.classes[label], ipc)
             archive.add(file, png.encode(pixels))
             tiles = [] if origin is None else origin[ipc, label].tolist()  # from noise: no real image
             sources = [_source(tile, data) for tile in tiles]
@@ -89,13 +96,8 @@ def _add_images(
             if context.stop():
                 raise Drained("stopped while packing; it begins anew")
             if len(entries) % TOLD_EVERY == 0 or len(entries) == total:
-                yield Progress(done=len(entries), total=total, unit="images")
+                yield Progress(done=len(entries), total=2 * total, unit="images")
     return entries
-
-
-def class_folder(label: int, name: str) -> str:
-    """A folder name that sorts by class index, on every file system: `00003_tench`."""
-    return f"{label:05d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:40]}"
 
 
 def _source(tile: list[int], data: RealData) -> dict[str, Any]:
@@ -105,77 +107,15 @@ def _source(tile: list[int], data: RealData) -> dict[str, Any]:
 
 
 def _add_arrays(context: Context[PackageParams], archive: Archive, data: RealData) -> None:
-    """Soft labels, and the test set where it is small."""
-    for name in (*PLAN_ARRAYS, "logits"):
-        archive.add_file(f"labels/{name}.npy", context.folder("labels") / f"{name}.npy")
-    if data.test.nbytes <= MAX_TEST_BYTES:
+    """Soft labels, or the networks that make them again; and the test set where it is small."""
+    for path in sorted(context.folder("labels").glob("*.npy")):
+        archive.add_file(f"labels/{path.name}", path)
+    if context.params.spec.labels.recipe_only:
+        for index, folder in enumerate(context.folders("teacher")):
+            archive.add_file(f"teachers/{index}.safetensors", folder / "weights.safetensors")
+    if has_test(data):
         archive.add_file("test/images.npy", context.folder("data") / "test.npy")
         archive.add_file("test/labels.npy", context.folder("data") / "test_labels.npy")
-
-
-def _facts(context: Context[PackageParams], data: RealData, name: str, images: list[dict[str, Any]]) -> dict[str, Any]:
-    """What manifest.json says, but for the checksums."""
-    spec, mean_std = context.params.spec, data.statistics
-    return {
-        "format": FORMAT,
-        "name": name,
-        "title": data.title,
-        "classes": [
-            {"index": label, "name": class_name, "folder": class_folder(label, class_name)}
-            for label, class_name in enumerate(data.classes)
-        ],
-        "resolution": data.resolution,
-        "images_per_class": spec.ipc,
-        "normalisation": {"mean": mean_std[0], "std": mean_std[1]},
-        "seed": spec.seed,
-        "spec": spec.model_dump(mode="json"),
-        "environment": _manifest(context.folder("images.0")).environment,
-        "teachers": [_teacher(folder) for folder in context.folders("teacher")],
-        "labels": _labels(context),
-        "training": _training(context),
-        "scores": _rows(context),
-        "has_test": data.test.nbytes <= MAX_TEST_BYTES,
-        "images": images,
-    }
-
-
-def _teacher(folder: Path) -> dict[str, Any]:
-    facts = teacher_facts(folder)
-    return {name: facts[name] for name in ("network", "epochs", "top1_pct", "sha256", "precision")}
-
-
-def _labels(context: Context[PackageParams]) -> dict[str, Any]:
-    on_images = _manifest(context.folder("labels")).result["teacher_top1_pct_on_images"]
-    return {**context.params.spec.labels.model_dump(mode="json"), "teacher_top1_pct_on_images": on_images}
-
-
-def _training(context: Context[PackageParams]) -> dict[str, Any]:
-    """What train.py does when it is told nothing: the first student of the card."""
-    spec, evaluation = context.params.spec, context.params.spec.evaluation
-    return {
-        "student": (*evaluation.students, spec.teachers[0].network)[0],
-        "runs": evaluation.runs,
-        "labels": evaluation.labels[0],
-        "epochs": spec.labels.epochs,
-        "batch_size": spec.labels.batch_size,
-        "cutmix": spec.labels.cutmix,
-        "flip": spec.flip,
-        "precision": spec.precision,
-        **evaluation.model_dump(include={"lr", "eta", "weight_decay", "temperature", "every"}),
-    }
-
-
-def _rows(context: Context[PackageParams]) -> list[dict[str, Any]]:
-    """The score card as data: each row with its runs."""
-    rows: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for (subject, student, labels, run), folder in zip(context.params.rows, context.folders("row"), strict=True):
-        result = _manifest(folder).result
-        told = {name: result[name] for name in ("top1_last_pct", "top1_best_pct", "best_epoch", "epochs")}
-        rows.setdefault((subject, student, labels), []).append({"run": run, **told})
-    return [
-        {"subject": subject, "student": student, "labels": labels, "runs": runs}
-        for (subject, student, labels), runs in rows.items()
-    ]
 
 
 def _add_code(archive: Archive) -> None:
@@ -184,10 +124,33 @@ def _add_code(archive: Archive) -> None:
         archive.add_file(f"engine/{module}.py", CODE / f"{module}.py")
     for path in sorted((CODE / "models").glob("*.py")):
         archive.add_file(f"engine/models/{path.name}", path)
+    for name in ("__init__", "teachers"):
+        archive.add_file(f"engine/download/{name}.py", CODE / "download" / f"{name}.py")
     for name in ("datasets", "errors"):
         archive.add_file(f"engine/{name}.py", CODE / "download" / f"{name}.py")
     archive.add_file("train.py", CODE / "download" / "train.py")
 
 
-def _manifest(folder: Path) -> Manifest:
-    return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+def _look_at(context: Context[PackageParams], path: Path, facts: dict[str, Any]) -> Generator[Event, None, float]:
+    """Read the images back and show them to the teachers; what they recognise of them, %. Raises PackageInvalid."""
+    data, precision = real_data(context.folder("data")), devices.resolve(context.params.spec.precision, context.device)
+    networks = teachers(context.folders("teacher"), context.device)
+
+    def judge(images: Tensor, labels: Tensor) -> float:
+        return fmean(
+            top1_pct(network, images, labels, statistics=data.statistics, precision=precision, device=context.device)
+            for network in networks
+        )
+
+    recognised, folders = [], [entry["folder"] for entry in facts["classes"]]
+    count = len(facts["images"])
+    for share in class_order.recognised_pct(path, folders, judge):
+        recognised.append(share)
+        if context.stop():
+            raise Drained("stopped while looking at the package; it begins anew")
+        yield Progress(done=count + len(recognised) * context.params.ipc, total=2 * count, unit="images")
+    mean = class_order.compare(recognised, facts["labels"]["teacher_top1_pct_on_images"])
+    for teacher in facts["teachers"]:
+        if not teacher["epochs"]:
+            class_order.foreign(teacher["network"], teacher["top1_pct"], mean, len(folders))
+    return mean

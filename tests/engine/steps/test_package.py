@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from engine import arrays
+from engine.archive import class_folder
 from engine.card import card
 from engine.data import real_data
 from engine.plan import StepKind
-from engine.steps.package import class_folder
 from engine.store import sha256_of_file
 from tests.engine.jobs import Job
 
