@@ -56,7 +56,7 @@ def test_folders_that_sort_otherwise_than_the_labels_are_refused(tmp_path: Path)
 @pytest.mark.parametrize("folders", [FOLDERS[:-1], [*FOLDERS, "00012_more"]], ids=["too few", "too many"])
 def test_a_class_that_is_missing_or_foreign_is_refused(folders: list[str], tmp_path: Path) -> None:
     path = _zip(tmp_path / "1.zip", folders)
-    with pytest.raises(PackageInvalid, match="as class 1[12]"):
+    with pytest.raises(PackageInvalid, match=r"as class 1[12]"):
         list(class_order.recognised_pct(path, FOLDERS, _by_grey_level))
 
 
