@@ -14,6 +14,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from engine import device as devices
 from engine.augment import draw_boxes
@@ -65,11 +66,8 @@ class _Watch:
     @classmethod
     def begin(cls, context: Context[ObserveParams]) -> Self:
         """Before the first batch, or where a checkpoint was taken."""
-        params, data, model = (
-            context.params,
-            real_data(context.folder("data")),
-            teacher(context.folder("teacher"), context.device),
-        )
+        params, data = context.params, real_data(context.folder("data"))
+        model = teacher(context.folder("teacher"), context.device)
         conv = sum(layer.in_channels for layer in convolutions(model)) if params.conv else 0
         norm = sum(layer.num_features for layer in batch_norms(model)) if params.classes else 0
         watch = cls(
@@ -130,8 +128,8 @@ class _Watch:
             mean, var = _joined(convs.heard())
             self.conv += len(images) * torch.stack([mean, var + mean.square()])
         if self.params.classes:
-            for sums, values in zip(self.classes, _joined(norms.heard()), strict=True):
-                sums.index_add_(0, labels, values)
+            member = F.one_hot(labels, self.data.num_classes).double()  # a product adds in the same order on every run
+            self.classes += torch.stack([member.T @ values for values in _joined(norms.heard())])
 
     def _recognised(self, pixels: Tensor, labels: Tensor) -> int:
         """How many of (B, 3, S, S) uint8 images are recognised by one random crop each, 8 to 100 % of the area."""

@@ -1,0 +1,104 @@
+"""Every method, from real images to the download: two classes, few iterations, and interrupted the same bytes."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from engine import arrays
+from engine.datasets import describe
+from engine.feasibility import impossibilities
+from engine.methods import (
+    TITLES,
+    Cda,
+    CvDd,
+    Edc,
+    Fadrm,
+    FadrmPlus,
+    Gvbsm,
+    Herding,
+    Method,
+    Optimised,
+    Patches,
+    RandomReal,
+    Rded,
+    Sre2l,
+    Sre2lPlusPlus,
+)
+from engine.plan import StepKind
+from engine.sources import Folder
+from engine.spec import Evaluation, JobSpec, Labels, Teacher
+from tests.engine.jobs import SMALL, carried_out, contents, interrupted
+from tests.engine.pictures import write_set
+
+METHODS: tuple[Method, ...] = (
+    *(method(budgets=(3, 2)) for method in (Fadrm, FadrmPlus, Sre2lPlusPlus, Sre2l, Cda, Gvbsm, CvDd, Edc)),
+    Rded(),
+    Herding(),
+    RandomReal(),
+)
+NEEDS = {  # of the recover step, beside data and teachers
+    "sre2l": set(),
+    "cda": set(),
+    "g-vbsm": {"observed"},
+    "cv-dd": {"observed", "patches"},
+    "edc": {"observed", "patches"},
+}
+
+
+def _spec(method: Method, root: Path) -> JobSpec:
+    folder = write_set(root / "images", classes=("ant", "bee"))
+    networks = (SMALL, "resnet18_w16")[: min(2, method.TEACHERS[1])]
+    return JobSpec(
+        dataset=Folder(path=str(folder), resolution=16),
+        ipc=2,
+        method=method,
+        teachers=tuple(
+            Teacher(network=network, epochs=2, batch_size=6, optimizer="adamw", lr=0.01) for network in networks
+        ),
+        patches=Patches(candidates=4, crops=2),
+        labels=Labels(epochs=2, batch_size=4),
+        evaluation=Evaluation(students=(SMALL,), runs=1, baselines=(), labels=("soft",), valid_per_class=0),
+    )
+
+
+def test_every_method_is_tried() -> None:
+    assert {method.method for method in METHODS} == set(TITLES)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.method)
+def test_a_method_goes_from_real_images_to_a_download(method: Method, tmp_path: Path) -> None:
+    job = carried_out(_spec(method, tmp_path), tmp_path / "store")
+    step = job.step(StepKind.RECOVER if isinstance(method, Optimised) else StepKind.SELECT)
+    images = arrays.read(job.store.step(step.key) / "images.npy")
+    assert images.shape == (2, 2, 3, 16, 16) and images.float().flatten(2).std(2).min() > 0
+    if isinstance(method, Optimised):
+        roles = {role.partition(".")[0] for role in step.needs}
+        assert roles - {"data", "teacher"} == NEEDS.get(method.method, {"patches"})
+        out, attempts = interrupted(step, job.store, every=3)
+        assert attempts > 2 and contents(out) == contents(job.store.step(step.key))
+    with zipfile.ZipFile(next(job.folder(StepKind.PACKAGE).glob("*.zip"))) as archive:
+        manifest = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith("manifest.json"))))
+    assert all(
+        bool(image["sources"]) == (method.method not in {"sre2l", "cda", "g-vbsm"}) for image in manifest["images"]
+    )
+
+
+def test_images_from_noise_ask_for_no_patches(tmp_path: Path) -> None:
+    spec = _spec(Sre2l(budgets=(3,)), tmp_path).model_copy(update={"patches": Patches(candidates=1)})
+    assert not list(impossibilities(spec, describe(spec.dataset)))
+
+
+def test_a_committee_of_the_same_network_twice_is_refused(tmp_path: Path) -> None:
+    spec = _spec(CvDd(budgets=(3,)), tmp_path)
+    (error,) = impossibilities(spec.model_copy(update={"teachers": spec.teachers[:1] * 2}), describe(spec.dataset))
+    assert error.report.pointer == "/teachers/1" and "named twice" in error.report.message and error.report.hint
+
+
+def test_a_committee_of_one_is_refused(tmp_path: Path) -> None:
+    spec = _spec(Gvbsm(budgets=(3,)), tmp_path)
+    (error,) = impossibilities(spec.model_copy(update={"teachers": spec.teachers[:1]}), describe(spec.dataset))
+    assert error.report.pointer == "/teachers" and "takes 2 to 8 teachers" in error.report.message
