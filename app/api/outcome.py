@@ -103,7 +103,7 @@ def get_artifact(
     }
     if if_none_match is not None and headers["ETag"] in if_none_match:
         return Response(status_code=304, headers=headers)
-    path = services.store.step(job.package_key) / name
+    path = services.store.step(file.step) / name
     return FileResponse(path, filename=name.rpartition("/")[2], headers=headers)
 
 

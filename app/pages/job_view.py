@@ -17,8 +17,8 @@ from app.jobs import steps_of
 from app.models import Event, Job, Step, Sweep
 from app.pages.scorecard import card
 from app.views.curves import CurvesOut
+from app.views.downloads import PACKAGE, ArtifactOut
 from app.views.history import LOG_KINDS, LogLine, log_line
-from app.views.results import ArtifactOut
 from engine.plan import StepKind
 from engine.store import Store
 
@@ -63,7 +63,7 @@ def live_parts(session: Session, store: Store, job: Job, base_url: str) -> dict[
     """The context of those parts that are rendered again while the job runs."""
     out, results = views.job_out(session, job), views.results(session, job)
     files = views.artifacts(session, store, job)
-    archive = max(files.data, key=lambda file: file.size_bytes, default=None)
+    archive = max(files.data, key=lambda file: (file.form == PACKAGE, file.ipc, file.size_bytes), default=None)
     return {
         "job": out,
         "sweep_name": session.scalar(select(Sweep.name).where(Sweep.id == job.sweep_id)) if job.sweep_id else None,

@@ -5,6 +5,9 @@ from app.views.curves import MetricsOut as MetricsOut
 from app.views.curves import PreviewsOut as PreviewsOut
 from app.views.curves import metrics as metrics
 from app.views.curves import previews as previews
+from app.views.downloads import ArtifactOut as ArtifactOut
+from app.views.downloads import ArtifactsOut as ArtifactsOut
+from app.views.downloads import artifacts as artifacts
 from app.views.history import AttemptOut as AttemptOut
 from app.views.history import EventOut as EventOut
 from app.views.history import EventPage as EventPage
@@ -24,9 +27,7 @@ from app.views.jobs import job_out as job_out
 from app.views.jobs import page_of_jobs as page_of_jobs
 from app.views.jobs import summaries as summaries
 from app.views.jobs import urls as urls
-from app.views.results import ArtifactsOut as ArtifactsOut
 from app.views.results import ResultsOut as ResultsOut
-from app.views.results import artifacts as artifacts
 from app.views.results import results as results
 from app.views.sweeps import CellOut as CellOut
 from app.views.sweeps import SweepOut as SweepOut

@@ -1,11 +1,9 @@
-"""What came out of a job: the score card, and the files to download."""
+"""What came out of a job: the score card."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from statistics import fmean, stdev
-from urllib.parse import quote
 
 from pydantic import Field
 from sqlalchemy.orm import Session
@@ -15,7 +13,6 @@ from app.models import Job, Step, StepState
 from app.views.out import Out
 from engine.plan import Row, StepKind
 from engine.scores import SUBJECT_TITLES, Score, verdicts
-from engine.store import Store
 
 
 class RunOut(Out):
@@ -63,23 +60,6 @@ class ResultsOut(Out):
     rows: list[RowOut]
     teachers: list[TeacherOut]
     verdicts: list[str] = Field(description="What the figures show, and what they do not, one sentence a baseline.")
-
-
-class ArtifactOut(Out):
-    """A file to download."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-    url: str
-
-
-class ArtifactsOut(Out):
-    """The files of a finished job; none before."""
-
-    ready: bool
-    finished_at: datetime | None
-    data: list[ArtifactOut]
 
 
 def results(session: Session, job: Job) -> ResultsOut:
@@ -141,24 +121,3 @@ def _score(row: RowOut) -> Score:
 
 def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
-
-
-def artifacts(session: Session, store: Store, job: Job) -> ArtifactsOut:
-    """What can be downloaded: the files of the package step, once it is whole."""
-    package = next((step for step in steps_of(session, job.id) if step.key == job.package_key), None)
-    if package is None or package.state != StepState.SUCCEEDED or not store.is_whole(job.package_key):
-        return ArtifactsOut(ready=False, finished_at=None, data=[])
-    manifest = store.manifest(job.package_key)
-    return ArtifactsOut(
-        ready=True,
-        finished_at=manifest.finished_at,
-        data=[
-            ArtifactOut(
-                name=name,
-                size_bytes=entry.size_bytes,
-                sha256=entry.sha256,
-                url=f"/api/v1/jobs/{job.id}/artifacts/{quote(name)}",
-            )
-            for name, entry in sorted(manifest.files.items())
-        ],
-    )

@@ -15,11 +15,14 @@ ORDER = {kind: place for place, kind in enumerate(StepKind)}
 STAGE_TITLES = {
     StepKind.PREPARE: "Images",
     StepKind.TEACH: "Teacher",
+    StepKind.OBSERVE: "Statistics",
     StepKind.SELECT: "Patches",
     StepKind.RECOVER: "Recover",
     StepKind.RELABEL: "Labels",
     StepKind.EVALUATE: "Students",
+    StepKind.CONTINUAL: "Continual",
     StepKind.PACKAGE: "Download",
+    StepKind.EXPORT: "Exports",
 }
 
 

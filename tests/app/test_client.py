@@ -168,7 +168,15 @@ def test_an_answer_that_is_no_problem_of_ours_is_told_all_the_same() -> None:
 def test_a_download_that_breaks_off_in_the_middle_is_gone_on_with(tmp_path: Path) -> None:
     content = b"0123456789" * 100
     sha256 = hashlib.sha256(content).hexdigest()
-    file = {"name": "a.zip", "size_bytes": len(content), "sha256": sha256, "url": "/a.zip"}
+    file = {
+        "name": "a.zip",
+        "ipc": 1,
+        "form": "package",
+        "step": "k",
+        "size_bytes": len(content),
+        "sha256": sha256,
+        "url": "/a.zip",
+    }
     listing = {"ready": True, "finished_at": None, "data": [file]}
     asked: list[str] = []
 

@@ -123,6 +123,36 @@ def test_files_are_listed_with_size_and_hash(client: TestClient, finished: dict[
     assert download.headers["repr-digest"] == f"sha-256=:{digest}:"
 
 
+def test_every_ipc_and_form_is_listed_the_largest_ipc_first(client: TestClient, world: World) -> None:
+    spec = spec_body(ipc=2, nested=[1], exports=["webdataset", "fkd"])
+    job = client.post("/api/v1/jobs", json={"spec": spec}).json()
+    world.work()
+    listed = client.get(job["urls"]["artifacts"]).json()
+    assert listed["ready"] and listed["finished_at"]
+    assert [(file["ipc"], file["form"], file["name"]) for file in listed["data"]] == [
+        (2, "package", "card.md"),
+        (2, "package", "distilled set.zip"),
+        (2, "fkd", "fkd-2"),
+        (2, "webdataset", "webdataset-2"),
+        (1, "package", "nested.zip"),
+        (1, "fkd", "fkd-1"),
+        (1, "webdataset", "webdataset-1"),
+    ]
+    assert [client.get(file["url"]).content for file in listed["data"][-2:]] == [b"exported"] * 2
+
+
+def test_files_are_listed_as_they_are_written_and_ready_says_when_all_are(client: TestClient, world: World) -> None:
+    job = client.post("/api/v1/jobs", json={"spec": spec_body(exports=["uint8"])}).json()
+    while (lease := world.claim()) is not None:
+        world.perform(lease)
+        if lease.step.kind in (StepKind.PACKAGE, StepKind.EXPORT):
+            break
+    listed = client.get(job["urls"]["artifacts"]).json()
+    assert not listed["ready"] and listed["finished_at"] is None and listed["data"]
+    world.work()
+    assert client.get(job["urls"]["artifacts"]).json()["ready"]
+
+
 def test_a_download_goes_on_where_it_broke_off(client: TestClient, finished: dict[str, Any]) -> None:
     url = finished["urls"]["artifacts"] + "/distilled%20set.zip"
     head = client.head(url)

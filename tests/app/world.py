@@ -170,9 +170,13 @@ class World:
     def _publish(self, lease: Lease, result: dict[str, Any]) -> None:
         store, step = self.services.store, lease.step
         folder = store.attempt(step.key, lease.fence)
-        if step.kind == StepKind.PACKAGE:
+        if step.kind == StepKind.PACKAGE and step.params.get("ipc") != step.params.get("spec", {}).get("ipc"):
+            (folder / "nested.zip").write_bytes(b"PK")
+        elif step.kind == StepKind.PACKAGE:
             (folder / "distilled set.zip").write_bytes(bytes(range(256)) * 40)
             (folder / "card.md").write_text("# A card\n")
+        elif step.kind == StepKind.EXPORT:
+            (folder / f"{step.params['form']}-{step.params['ipc']}").write_bytes(b"exported")
         facts: dict[str, Any] = {"key": step.key, "kind": step.kind, "params": step.params, "needs": step.needs}
         write_manifest(folder, **facts, result=result, environment={}, seconds=1.5)
         store.publish(step.key, folder)
