@@ -26,7 +26,7 @@ def herd(found: Tensor, count: int) -> Tensor:
 
     The k-th is the one that brings the mean of the k chosen nearest to the mean of all, and none is taken twice:
     argmin_x || k mean - sum of those chosen - x ||. Features are taken as they are, as the code of the distillation
-    papers that report herding does (DC, GCond and their heirs); iCaRL scales each to length 1 before.
+    papers that report herding does (DC's line, GCond); iCaRL scales each to length 1 before.
     Source: Welling, Herding dynamical weights to learn, ICML 2009; iCaRL (CVPR 2017), algorithm 4.
     """
     found = found.double()
