@@ -58,8 +58,10 @@ class Teacher(Part):
         le=2**31 - 1,
         description="Of its weights and batches; apart from the job's, so that jobs share teachers.",
     )
-    crop: Literal["padded", "resized"] = Field(
-        "padded", description="Augmentation: shift by up to an eighth (small images), or a random resized crop."
+    crop: Literal["padded", "resized"] | None = Field(
+        None,
+        description="Augmentation: padded shifts by up to an eighth, resized is a random resized crop; by default padded "
+        "below 128 px, resized from there on (Tables 10 to 16).",
     )
 
 

@@ -11,9 +11,11 @@ from functools import cache
 from typing import Any
 
 from app.pages.fields import Field, Problem, Schema, field_of, title_of
+from engine.methods import TITLES as METHODS
 from engine.spec import JobSpec
 
 MAX_TEACHERS = 8
+ORDER = (*METHODS, "digits", "torchvision", "folder")  # of kinds: the usual ones first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,17 +88,17 @@ def _resolved(schema: Schema) -> Schema:
 
 
 def _fields(prefix: str, schema: Schema, values: Mapping[str, Any]) -> tuple[Field, ...]:
-    """The plain properties of an object; those that are objects themselves are sections of their own."""
-    return tuple(
-        field_of(f"{prefix}/{name}", prop, values.get(name, prop.get("default")))
-        for name, prop in schema["properties"].items()
-        if "const" not in prop
-        and "$ref" not in prop
-        and "discriminator" not in prop
-        and "$ref" not in prop.get("items", {})
-        and "additionalProperties" not in prop
-        and not any("$ref" in kind for kind in prop.get("anyOf", ()))
-    )
+    """The plain properties of an object; those that are always objects themselves are sections of their own."""
+    found: list[Field] = []
+    for name, prop in schema["properties"].items():
+        if "const" in prop or "$ref" in prop or "discriminator" in prop or "$ref" in prop.get("items", {}):
+            continue
+        control = field_of(f"{prefix}/{name}", prop, values.get(name, prop.get("default")))
+        found.append(control)
+        if control.kind == "part":
+            given = control.value if isinstance(control.value, Mapping) else {}
+            found.extend(_fields(control.name, _resolved(prop["anyOf"][0]), given))
+    return tuple(found)
 
 
 def _choice(part: str, values: Mapping[str, Any]) -> Choice:
@@ -104,11 +106,13 @@ def _choice(part: str, values: Mapping[str, Any]) -> Choice:
     schema = _schema()["properties"][part]
     key, chosen = schema["discriminator"]["propertyName"], values.get(schema["discriminator"]["propertyName"])
     variants = []
-    for value, reference in schema["discriminator"]["mapping"].items():
-        variant = _resolved({"$ref": reference})
+    mapping = schema["discriminator"]["mapping"]
+    for value in sorted(mapping, key=lambda value: ORDER.index(value) if value in ORDER else len(ORDER)):
+        variant = _resolved({"$ref": mapping[value]})
         given = values if value == chosen else {}
         fields = _fields(f"/{part}:{value}", variant, given)
-        variants.append(Variant(value=value, title=title_of(value), help=variant.get("description", ""), fields=fields))
+        about = variant.get("description", "").partition("\n\n")[0]
+        variants.append(Variant(value=value, title=title_of(value), help=about, fields=fields))
     return Choice(name=f"/{part}/{key}", variants=tuple(variants), value=chosen or variants[0].value)
 
 
@@ -140,10 +144,7 @@ def build(spec: Mapping[str, Any], errors: Sequence[Problem] = ()) -> Form:
 def _with_errors(form: Form, errors: Sequence[Problem]) -> Form:
     """Each error at the field that it points at or into; the others at the head of the form."""
     shown = [found for found in form.fields() if _is_chosen(form, found)]
-    placed = {
-        found.name: tuple(error for error in errors if f"{error.pointer}/".startswith(f"{found.pointer}/"))
-        for found in shown
-    }
+    placed = {found.name: tuple(error for error in errors if found.carries(error)) for found in shown}
     carried = {id(error) for found in placed.values() for error in found}
 
     def marked(fields: tuple[Field, ...]) -> tuple[Field, ...]:
@@ -178,8 +179,11 @@ def read(form: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         value = (form.get(choice.name) or [choice.value])[-1]
         spec[choice.pointer.strip("/")] = {choice.name.rpartition("/")[2]: value}
     blank = build(spec)
+    absent: set[str] = set()  # parts that were not asked for
     for found in blank.fields():
-        if _is_chosen(blank, found):
+        if _is_chosen(blank, found) and found.pointer.rpartition("/")[0] not in absent:
+            if found.kind == "part" and not form.get(found.name):
+                absent.add(found.pointer)
             _put(spec, found.pointer.split("/")[1:], found.read(form))
     return spec
 

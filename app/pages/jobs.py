@@ -22,6 +22,7 @@ from engine.plan import Row
 from engine.presets import PRESETS
 
 PAGE = 25
+WELCOME = ("demo", "cifar10-small", "cifar100-ipc10-fadrm-paper")  # presets that an empty list offers
 
 
 class Filters(BaseModel):
@@ -79,9 +80,7 @@ def _context(session: Session, user: User, filters: Filters) -> dict[str, Any]:
         "states": list(JobState),
         "first": filters.url(),
         "next": filters.url(found.next_cursor or ""),
-        "presets": list(PRESETS.values()),
-        "chosen_preset": "",
-        "page_is_form": False,
+        "presets": [PRESETS[name] for name in WELCOME],
         "idempotency_key": secrets.token_hex(16),
     }
 

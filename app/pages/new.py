@@ -19,7 +19,8 @@ from app.pages import form as forms
 from app.pages.render import page
 from app.services import Services
 from engine.errors import ErrorReport
-from engine.presets import PRESETS
+from engine.methods import TITLES
+from engine.presets import PRESETS, Preset
 from engine.sources import Folder
 from engine.spec import JobSpec
 
@@ -53,20 +54,48 @@ class Draft:
     key: str = field(default_factory=lambda: secrets.token_hex(16))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which presets are shown: the part of the address after the question mark."""
+
+    set: str = ""  # the data set's title
+    ipc: str = ""
+    method: str = ""
+
+    @property
+    def any(self) -> bool:
+        return bool(self.set or self.ipc or self.method)
+
+    def take(self, preset: Preset) -> bool:
+        """Whether a preset is one of them."""
+        found = (preset.group, str(preset.spec.ipc), preset.spec.method.method)
+        return all(not wanted or wanted == own for wanted, own in zip(self._wanted, found, strict=True))
+
+    @property
+    def _wanted(self) -> tuple[str, str, str]:
+        return self.set, self.ipc, self.method
+
+
 def router() -> APIRouter:
     """/jobs/new and /jobs/demo."""
     routes = APIRouter(prefix="/jobs")
 
     @routes.get("/new")
     def blank(
-        request: Request, services: ServicesDep, user: UserDep, preset: str = "", clone: str = ""
+        request: Request,
+        services: ServicesDep,
+        user: UserDep,
+        shown: Annotated[Filters, Depends()],
+        preset: str = "",
+        clone: str = "",
     ) -> HTMLResponse:
         if clone:
             with services.database.read() as session:
                 known = jobs.get(session, user, clone)
-            return _page(request, services, Draft(spec=known.spec, name=known.name))
+            return _page(request, services, Draft(spec=known.spec, name=known.name), filters=shown)
         chosen = PRESETS.get(preset) or PRESETS[DEMO]
-        return _page(request, services, Draft(spec=chosen.spec.model_dump(mode="json"), preset=chosen.name))
+        draft = Draft(spec=chosen.spec.model_dump(mode="json"), preset=chosen.name)
+        return _page(request, services, draft, filters=shown)
 
     @routes.post("/new")
     def filled_in(request: Request, services: ServicesDep, user: WriterDep, posted: PostedDep) -> Response:
@@ -132,7 +161,13 @@ def _see_job(job_id: str) -> Response:
     return RedirectResponse(f"/jobs/{job_id}", 303)
 
 
-def _page(request: Request, services: Services, draft: Draft, error: Unprocessable | None = None) -> HTMLResponse:
+def _page(
+    request: Request,
+    services: Services,
+    draft: Draft,
+    error: Unprocessable | None = None,
+    filters: Filters | None = None,
+) -> HTMLResponse:
     """The form with what it would do, or with what is wrong with it."""
     plan = None
     if error is None:
@@ -153,12 +188,24 @@ def _page(request: Request, services: Services, draft: Draft, error: Unprocessab
         request_method=request.method,
         plan=plan,
         basic=BASIC,
-        presets=list(PRESETS.values()),
-        chosen_preset=draft.preset,
-        page_is_form=True,
+        **_presets(filters or Filters(), draft.preset),
         folders=_folders(services),
         max_teachers=forms.MAX_TEACHERS,
     )
+
+
+def _presets(filters: Filters, chosen: str) -> dict[str, Any]:
+    """What there is to start from, and what it can be filtered by."""
+    presets = list(PRESETS.values())
+    return {
+        "presets": presets,
+        "shown": [preset for preset in presets if filters.take(preset)],
+        "chosen": PRESETS.get(chosen),
+        "filters": filters,
+        "groups": [(group, group) for group in dict.fromkeys(preset.group for preset in presets)],
+        "ipcs": [(str(ipc), f"{ipc} per class") for ipc in sorted({preset.spec.ipc for preset in presets})],
+        "methods": [(name, title) for name, title in TITLES.items()],
+    }
 
 
 def _of_fields(error: Unprocessable) -> list[ErrorReport]:

@@ -15,9 +15,8 @@ from starlette.responses import HTMLResponse
 from app.models import User, utc_now
 from app.pages.assets import ROOT, static_url, vendor_url
 from app.views.sentences import duration
+from engine.methods import TITLES
 from engine.networks import network_title
-
-METHODS = {"fadrm": "FADRM", "rded": "RDED", "random": "Random real images"}
 
 
 class Timed(Protocol):
@@ -125,7 +124,6 @@ def prose(text: str) -> Markup:
     return Markup("").join(parts)
 
 
-def method_title(method: str, teachers: int = 1) -> str:
-    """FADRM with several teachers is called FADRM+."""
-    title = METHODS.get(method, method)
-    return f"{title}+" if method == "fadrm" and teachers > 1 else title
+def method_title(method: str) -> str:
+    """`FADRM+` for `fadrm+`. A name that is not known stays as it is."""
+    return TITLES.get(method, method)

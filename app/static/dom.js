@@ -45,13 +45,15 @@ export function make(name, attributes = {}, ...children) {
   return element;
 }
 
-/** The last call of a burst, after a pause. */
+/** The last call of a burst, after a pause; it can be called off. */
 export function debounced(pause, action) {
   let timer = 0;
-  return (...given) => {
+  const soon = (...given) => {
     clearTimeout(timer);
     timer = setTimeout(() => action(...given), pause);
   };
+  soon.cancel = () => clearTimeout(timer);
+  return soon;
 }
 
 /** At most one call a frame. */

@@ -1,5 +1,7 @@
 // The form is posted to the server while one types, and says beside each field what the server says of it.
 import { byId, debounced, say } from "./dom.js";
+import { keepDraft } from "./draft.js";
+import { filterPresets } from "./presets.js";
 
 const form = byId("new");
 const checking = byId("checking");
@@ -52,4 +54,7 @@ form.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => form.querySelector('button[value="submit"]').removeAttribute("disabled"));
 
+keepDraft(form);
+filterPresets();
+if (location.hash === "#all-presets") byId("all-presets").open = true;
 byId("refusal-notice")?.focus();

@@ -23,7 +23,10 @@ class Gvbsm(Optimised):
 
 
 class CvDd(Optimised):
-    """Committee voting: two networks an iteration, weighted by how well they did before (see `engine.committee`)."""
+    """Committee voting: two networks an iteration, weighted by how well they did before.
+
+    How a vote goes: `engine.committee`.
+    """
 
     TEACHERS: ClassVar[tuple[int, int]] = (2, 8)
 

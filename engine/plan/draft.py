@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import BaseModel
 
 from engine.datasets import Facts
-from engine.networks import forward_flop
+from engine.networks import SMALL_BELOW_PX, forward_flop
 from engine.params import PrepareParams, TeachParams
 from engine.plan.graph import CODE_VERSIONS, Step, StepKind
 from engine.spec import TORCHVISION, TRAINED, JobSpec, Teacher, sha256_of
@@ -60,6 +60,8 @@ class Draft:
         """The key of a network that is trained on the real images, or imported."""
         spec = self.spec
         digest = None if teacher.weights in (TRAINED, TORCHVISION) else digest_of(Path(teacher.weights))
+        small = self.facts.resolution < SMALL_BELOW_PX
+        teacher = teacher.model_copy(update={"crop": teacher.crop or ("padded" if small else "resized")})
         params = TeachParams(teacher=teacher, weights_sha256=digest, flip=spec.flip, precision=spec.precision)
         trained = teacher.weights == TRAINED
         flop = 3 * self.forward(teacher.network) * self.facts.train_images * teacher.epochs if trained else 0.0

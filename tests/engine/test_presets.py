@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from engine.methods import Fadrm, FadrmPlus, Optimised
 from engine.plan import StepKind, check, plan
 from engine.presets import PRESETS
 from engine.presets.paper import COLLECTIONS, Collection
-from engine.sources import Digits
+from engine.sources import Digits, Folder
 from engine.spec import JobSpec
 
 IPCS = (1, 10, 50)
@@ -168,3 +169,24 @@ def test_every_method_is_there_on_one_small_set() -> None:
     small = [preset.spec for name, preset in PRESETS.items() if name.startswith("cifar10-small")]
     assert len({spec.method.method for spec in small}) == 11
     assert all(spec.evaluation == small[0].evaluation and spec.labels == small[0].labels for spec in small)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "sizes", "jitter", "crop"),
+    [
+        (32, (32,) * 4, 4, "padded"),
+        (64, (64,) * 4, 4, "padded"),
+        (128, (128,) * 4, 32, "resized"),
+        (224, (200, 224, 200, 224), 32, "resized"),
+    ],
+)
+def test_any_other_set_is_treated_as_its_resolution_asks(
+    resolution: int, sizes: tuple[int, ...], jitter: int, crop: str
+) -> None:
+    facts = replace(COLLECTIONS[0].facts, resolution=resolution)
+    spec = JobSpec(dataset=Folder(path="/data/birds"))
+    assert check(spec, facts) == []
+    steps = {step.kind: step.params for step in plan(spec, facts).steps}
+    assert steps[StepKind.RECOVER]["recipe"]["sizes"] == list(sizes)
+    assert steps[StepKind.RECOVER]["recipe"]["jitter"] == jitter
+    assert steps[StepKind.TEACH]["teacher"]["crop"] == crop
