@@ -6,7 +6,6 @@ Rows are stored unfiltered (filter 0), so equal pixels give equal bytes wherever
 import struct
 import zlib
 from collections.abc import Iterator
-from math import ceil
 from pathlib import Path
 
 import torch
@@ -15,8 +14,6 @@ from torch.nn import functional as F
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 RGB_8_BIT = bytes((8, 2, 0, 0, 0))  # depth, colour type, compression, filter method, interlace
-GAP = 2  # px between the tiles of a contact sheet
-MAX_SHEET_TILE = 96  # px; larger images are made smaller on a contact sheet
 
 
 def encode(pixels: Tensor, *, level: int = 6) -> bytes:
@@ -46,35 +43,6 @@ def decode(data: bytes) -> Tensor:
 def read(path: Path) -> Tensor:
     """A PNG file -> (3, H, W) uint8."""
     return decode(path.read_bytes())
-
-
-def contact_sheet(images: Tensor, *, columns: int) -> bytes:
-    """(N, 3, H, W) uint8 -> one PNG, row by row on white, `GAP` px apart. Images above `MAX_SHEET_TILE` px are shrunk."""
-    images = _small(images.cpu())
-    count, _, height, width = images.shape
-    rows = ceil(count / columns)
-    cells = torch.full((rows * columns, 3, height + GAP, width + GAP), 255, dtype=torch.uint8)
-    cells[:count, :, :height, :width] = images
-    sheet = cells.view(rows, columns, 3, height + GAP, width + GAP).permute(2, 0, 3, 1, 4)
-    return encode(sheet.reshape(3, rows * (height + GAP), columns * (width + GAP))[:, :-GAP, :-GAP])
-
-
-def sheet_columns(count: int) -> int:
-    """Tiles a row for a sheet of `count` images: up to ten."""
-    return max(1, min(count, 10))
-
-
-def sheet_tile(side: int) -> int:
-    """The side in px at which an image of `side` px is shown on a contact sheet."""
-    return min(side, MAX_SHEET_TILE)
-
-
-def _small(images: Tensor) -> Tensor:
-    side = sheet_tile(images.shape[2])
-    if side == images.shape[2]:
-        return images
-    small = F.interpolate(images.float(), (side, side), mode="bilinear", align_corners=False, antialias=True)
-    return small.round().clamp(0, 255).to(torch.uint8)
 
 
 def _bytes(values: Tensor) -> bytes:

@@ -24,9 +24,9 @@ from engine.methods import Recipe
 from engine.observed import Observed
 from engine.params import RecoverParams
 from engine.pixels import denormalised, normalised, to_pixels
-from engine.png import contact_sheet, sheet_columns, sheet_tile
 from engine.precision import Precision, computing
 from engine.recovery import Iteration, Recovery, inject
+from engine.sheets import contact_sheet, sheet_columns, sheet_tile
 
 CURVE_POINTS = 100  # of the first block's curves
 PREVIEWS = 12  # of the first block, beside those around injections

@@ -24,9 +24,9 @@ from engine.methods import Patches
 from engine.params import SelectParams
 from engine.patches import choose, cut, draw_crops, score, tiled
 from engine.pixels import denormalised, normalised, to_pixels
-from engine.png import contact_sheet, sheet_columns, sheet_tile
 from engine.precision import Precision
 from engine.randomness import generator
+from engine.sheets import contact_sheet, sheet_columns, sheet_tile
 
 SCORED_TOGETHER = 64  # real images
 SHOWN_IMAGES = 50

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine.png import GAP, contact_sheet, decode, encode, sheet_columns
+from engine.png import decode, encode
 
 
 def _pixels(*shape: int) -> Tensor:
@@ -48,23 +48,3 @@ def test_other_kinds_of_png_are_refused() -> None:
         decode(buffer.getvalue())
     with pytest.raises(ValueError, match="no PNG"):
         decode(b"GIF89a")
-
-
-def test_a_contact_sheet_has_its_tiles_in_row_order_on_white() -> None:
-    images = _pixels(5, 3, 8, 8)
-    sheet = _as_pillow_sees(contact_sheet(images, columns=3))
-    assert sheet.shape == (3, 2 * 8 + GAP, 3 * 8 + 2 * GAP)
-    assert torch.equal(sheet[:, :8, 8 + GAP : 16 + GAP], images[1])
-    assert torch.equal(sheet[:, 8 + GAP :, :8], images[3])
-    assert (sheet[:, 8 + GAP :, -8:] == 255).all()  # no sixth image
-
-
-def test_large_images_are_shown_smaller() -> None:
-    sheet = _as_pillow_sees(contact_sheet(torch.full((2, 3, 224, 224), 90, dtype=torch.uint8), columns=2))
-    assert sheet.shape == (3, 96, 2 * 96 + GAP)
-    assert (sheet[:, :, :96] == 90).all()
-
-
-@pytest.mark.parametrize(("count", "columns"), [(1, 1), (7, 7), (10, 10), (50, 10)])
-def test_a_row_has_up_to_ten_tiles(count: int, columns: int) -> None:
-    assert sheet_columns(count) == columns
