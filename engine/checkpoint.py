@@ -24,6 +24,7 @@ from torch import Tensor
 
 from engine import arrays
 from engine.store import write_atomically
+from engine.students import restore_memory
 
 KEPT = 2
 log = logging.getLogger(__name__)
@@ -145,4 +146,4 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     for key, value in tensors.items():
         index, _, name = key.partition(".")
         remembered.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": remembered, "param_groups": optimizer.state_dict()["param_groups"]})
+    restore_memory(optimizer, remembered)

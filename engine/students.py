@@ -114,13 +114,30 @@ class Student:
             if name.startswith("adam."):
                 _, index, entry = name.split(".")
                 remembered.setdefault(int(index), {})[entry] = value
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": remembered, "param_groups": groups})
+        restore_memory(self._optimizer, remembered)
         restore_scaler(self._scaler, state)
 
     def _set_lr(self, lr: float) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
+
+
+def restore_memory(optimizer: torch.optim.Optimizer, remembered: dict[int, dict[str, Tensor]]) -> None:
+    """Give an optimiser back what it remembers of each parameter, by index.
+
+    It lies in memory as the parameter does: a fused step walks through both side by side.
+    """
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    laid = {
+        index: {
+            name: torch.empty_like(parameters[index], dtype=value.dtype).copy_(value)
+            if value.shape == parameters[index].shape
+            else value
+            for name, value in entries.items()
+        }
+        for index, entries in remembered.items()
+    }
+    optimizer.load_state_dict({"state": laid, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def student_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
