@@ -12,14 +12,15 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from app.errors import Unprocessable
-from engine.datasets import SUFFIXES, TEST_FOLDERS, Facts, describe
+from engine.datasets import Facts, describe
 from engine.errors import EngineError, ErrorReport
+from engine.folders import SUFFIXES, TEST_FOLDERS, image_folder
 from engine.sources import DatasetSpec, Digits, Folder, Torchvision
 from engine.spec import JobSpec
 
 POINTER = "/spec/dataset"
 KEPT_S = 30.0  # how long facts are kept for dry runs, which a form asks for at every keystroke
-DEPTH = 2  # of a data set: train, class; images lie no deeper
+DEPTH = 3  # of a data set: train, class, images; files lie no deeper
 LOOKED_AT = 200  # entries of a root, and of a folder in it, that the catalogue looks at
 
 
@@ -186,7 +187,7 @@ def _folders(path: Path, limit: int | None = LOOKED_AT) -> list[Path]:
 
 def _has_image(folder: Path) -> bool:
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(image_folder(folder)) as entries:
             return any(Path(entry.name).suffix.lower() in SUFFIXES for entry in entries)
     except OSError:
         return False

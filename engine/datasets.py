@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from engine.errors import DatasetInvalid, DatasetMissing
+from engine.errors import DatasetInvalid
+from engine.folders import Source, index_folder
 from engine.sources import DatasetSpec, Digits, Folder, Torchvision
 from engine.spec import sha256_of
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 USUAL_SIDES = (8, 16, 32, 64, 128, 224)  # px; what a folder's resolution defaults to one of
-TEST_FOLDERS = ("test", "val")
 
 Statistics = tuple[
     tuple[float, float, float], tuple[float, float, float]
@@ -27,16 +25,9 @@ KNOWN_STATISTICS: dict[str, Statistics] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
+WNID = re.compile(r"n\d{8}")  # a noun of WordNet, which ImageNet's class folders are called by
 DIGITS_PER_CLASS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 DIGITS_TEST_EVERY = 5  # the 5th, 10th, ... image of each digit is for testing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """One image file of a folder: where it is, and its class."""
-
-    path: str  # relative to the data set's folder
-    label: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +48,11 @@ class Facts:
     @property
     def test_images(self) -> int:
         return sum(self.test_per_class)
+
+
+def is_from_imagenet(classes: tuple[str, ...]) -> bool:
+    """Whether folders are called as ImageNet's are: Tiny-ImageNet, ImageNette, ImageWoof and every subset."""
+    return all(WNID.fullmatch(name) for name in classes)
 
 
 def held_back_count(images: int, per_class: int) -> int:
@@ -125,96 +121,6 @@ def _folder(spec: Folder) -> Facts:
         resolution=spec.resolution or _usual_side(first),
         digest=_digest(spec, train + test),
     )
-
-
-def index_folder(spec: Folder) -> tuple[list[Source], list[Source], tuple[str, ...]]:
-    """Training files, test files and class names of a folder, in sorted order.
-
-    Raises DatasetMissing when there is no such folder, DatasetInvalid for a single class, an empty class, or a
-    test set whose classes are not those of the training set.
-    """
-    root = Path(spec.path)
-    if not root.is_dir():
-        raise DatasetMissing(
-            f"There is no folder {spec.path}.",
-            hint="Give the path of a folder of classes on the server.",
-            pointer="/dataset/path",
-        )
-    train_root = root / "train" if (root / "train").is_dir() else root
-    test_root = (
-        next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None) if train_root != root else None
-    )
-    by_class = _files_by_class(root, train_root)
-    classes = tuple(by_class)
-    if test_root is None:
-        return *_split(by_class, spec.test_fraction), classes
-    test_by_class = _files_by_class(root, test_root)
-    if tuple(test_by_class) != classes:
-        differing = sorted(set(classes) ^ set(test_by_class))
-        raise DatasetInvalid(
-            f"The classes of {train_root.name}/ and {test_root.name}/ differ: {', '.join(differing[:5])}.",
-            hint="Both folders must hold the same class folders.",
-        )
-    return _sources(by_class), _sources(test_by_class), classes
-
-
-def _files_by_class(root: Path, folder: Path) -> dict[str, list[str]]:
-    """Class name -> image paths relative to `root`; both sorted."""
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    _refuse_broken(names, folder)
-    if len(names) < 2:
-        raise DatasetInvalid(
-            f"{folder} holds {len(names)} class folder{'s' if len(names) != 1 else ''}; at least 2 are needed.",
-            hint="Put the images of each class in a folder of their own: <path>/train/<class>/<image>.",
-        )
-    by_class = {name: _images(root, folder / name) for name in names}
-    empty = [name for name, files in by_class.items() if not files]
-    if empty:
-        raise DatasetInvalid(
-            f"Class {empty[0]!r} has no image in {folder / empty[0]}.",
-            hint=f"Add images ({', '.join(sorted(SUFFIXES))}) or remove the folder.",
-            classes=empty[:20],
-        )
-    return by_class
-
-
-def _images(root: Path, folder: Path) -> list[str]:
-    names = sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.is_file() and Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith(".")
-    )
-    _refuse_broken(names, folder)
-    relative = folder.relative_to(root)
-    return [str(relative / name) for name in names]
-
-
-def _refuse_broken(names: list[str], folder: Path) -> None:
-    """Raises DatasetInvalid for a name that is no UTF-8: it could neither be shown nor stored."""
-    broken = next((name for name in names if any("\ud800" <= character <= "\udfff" for character in name)), None)
-    if broken is not None:
-        raise DatasetInvalid(f"The name {broken!r} in {folder} is not valid UTF-8.", hint="Rename it.")
-
-
-def _sources(by_class: dict[str, list[str]]) -> list[Source]:
-    return [Source(path=path, label=label) for label, files in enumerate(by_class.values()) for path in files]
-
-
-def _split(by_class: dict[str, list[str]], test_fraction: float) -> tuple[list[Source], list[Source]]:
-    """Hold back a share of each class for testing, chosen by the hash of the file name: no order, no seed."""
-    train: dict[str, list[str]] = {}
-    test: dict[str, list[str]] = {}
-    for name, files in by_class.items():
-        if len(files) < 2:
-            raise DatasetInvalid(
-                f"Class {name!r} has a single image, which cannot be split into training and test.",
-                hint="Add images, or give the folder train/ and test/ folders.",
-            )
-        count = min(max(round(len(files) * test_fraction), 1), len(files) - 1)
-        held = set(sorted(files, key=lambda path: hashlib.sha256(path.encode()).digest())[:count])
-        train[name] = [path for path in files if path not in held]
-        test[name] = [path for path in files if path in held]
-    return _sources(train), _sources(test)
 
 
 def _usual_side(path: Path) -> int:

@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from engine.datasets import DIGITS_TEST_EVERY, index_folder
+from engine.datasets import DIGITS_TEST_EVERY
 from engine.decoding import UNREADABLE, opened, square
 from engine.errors import DatasetMissing
+from engine.folders import index_folder
 from engine.sources import DatasetSpec, Digits, Folder, Torchvision
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from engine.fields import Part, Resolution
+from engine.fields import Part, Resolution, Unique
 
 
 class Digits(Part):
@@ -17,12 +17,18 @@ class Digits(Part):
 
 
 class Folder(Part):
-    """A folder of classes on the server: `path/train/<class>/*` and `path/test` (or `val`), or `path/<class>/*`."""
+    """A folder of classes on the server: `path/train/<class>/*` and `path/test` (or `val`), or `path/<class>/*`.
+
+    Tiny-ImageNet's own layout is read as it is unpacked.
+    """
 
     source: Literal["folder"] = "folder"
     path: str = Field(min_length=1, max_length=1024, description="Absolute path, under a root that the server allows.")
     resolution: Resolution | None = Field(
         None, description="Side of the square images, in pixels; by default that of the images, at most 224."
+    )
+    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=10_000), Unique] | None = Field(
+        None, description="Class folders to use, in the order of the labels; by default all of them, sorted."
     )
     test_fraction: float = Field(
         0.2, gt=0, lt=0.9, description="Share of each class kept for testing where the folder has no test set."

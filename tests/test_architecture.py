@@ -22,6 +22,7 @@ TORCH_FREE = frozenset(
         "engine.events",
         "engine.errors",
         "engine.datasets",
+        "engine.folders",
         "engine.networks",
         "engine.store",
         "engine.presets",

@@ -20,7 +20,7 @@ from engine import arrays
 from engine.checkpoint import opened_array, place
 from engine.context import Context, Result, State, Telling
 from engine.data import chunks
-from engine.datasets import IMAGENET, KNOWN_STATISTICS, Statistics, describe
+from engine.datasets import IMAGENET, KNOWN_STATISTICS, Statistics, describe, is_from_imagenet
 from engine.errors import DatasetInvalid
 from engine.events import Event, Log, Progress, Started
 from engine.networks import SMALL_BELOW_PX
@@ -146,7 +146,7 @@ def _decoded(picture: Picture, *, resolution: int, margin: bool) -> Tensor | Rea
 
 def _describe(context: Context[PrepareParams], origin: Origin, title: str) -> Result:
     """Write data.json, and return what of it is worth showing."""
-    mean, std = _statistics(context)
+    mean, std = _statistics(context, origin.classes)
     facts = {
         "title": title,
         "classes": list(origin.classes),
@@ -161,12 +161,12 @@ def _describe(context: Context[PrepareParams], origin: Origin, title: str) -> Re
     return shown | {name: facts[name] for name in ("resolution", "mean", "std")}
 
 
-def _statistics(context: Context[PrepareParams]) -> Statistics:
-    """Published values where there are; ImageNet's for large images; else those of the training images."""
+def _statistics(context: Context[PrepareParams], classes: tuple[str, ...]) -> Statistics:
+    """Published values where there are; ImageNet's for its own and for large images; else the training images'."""
     params = context.params
     if isinstance(params.dataset, Torchvision):
         return KNOWN_STATISTICS[params.dataset.name]
-    if params.resolution >= SMALL_BELOW_PX:
+    if params.resolution >= SMALL_BELOW_PX or is_from_imagenet(classes):
         return IMAGENET
     return statistics_of_pixels(arrays.read(context.out / "train.npy"))
 

@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from engine.datasets import describe, index_folder
+from engine.datasets import describe, is_from_imagenet
 from engine.errors import DatasetInvalid, DatasetMissing
+from engine.folders import index_folder
 from engine.sources import Digits, Folder, Torchvision
-from tests.engine.pictures import COLOURS, write_class, write_set
+from tests.engine.pictures import COLOURS, photo, write_class, write_set
 
 
 def test_digits_have_a_fifth_for_testing() -> None:
@@ -124,3 +126,59 @@ def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train" / os.fsdecode(b"\xff")).mkdir()
     with pytest.raises(DatasetInvalid, match="not valid UTF-8"):
         describe(Folder(path=str(tmp_path)))
+
+
+def _tiny(root: Path) -> Path:
+    """Tiny-ImageNet as it is unpacked, with an unlabelled test set beside its validation set."""
+    names = ("n01443537", "n01629819", "n01641577")
+    lines = []
+    (root / "val" / "images").mkdir(parents=True)
+    for name, colour in zip(names, COLOURS.values(), strict=True):
+        write_class(root / "train" / name / "images", colour, 4)
+        (root / "train" / name / f"{name}_boxes.txt").write_text("a box")
+        photo(colour, 1).save(root / "val" / "images" / f"val_{name}.png")
+        lines.append(f"val_{name}.png\t{name}\t0\t32\t44\t62\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(reversed(lines)))
+    write_class(root / "test" / "images", (0, 0, 0), 2)
+    return root
+
+
+def test_tiny_imagenet_is_read_as_it_is_unpacked(tmp_path: Path) -> None:
+    train, test, classes = index_folder(Folder(path=str(_tiny(tmp_path))))
+    assert classes == ("n01443537", "n01629819", "n01641577") and is_from_imagenet(classes)
+    assert [source.label for source in train] == [0] * 4 + [1] * 4 + [2] * 4
+    assert train[0].path == "train/n01443537/images/000.png"
+    assert [(source.path, source.label) for source in test] == [
+        (f"val/images/val_{name}.png", label) for label, name in enumerate(classes)
+    ]
+
+
+def test_a_list_that_names_an_image_which_is_not_there_is_refused_at_its_line(tmp_path: Path) -> None:
+    (_tiny(tmp_path) / "val" / "images" / "val_n01443537.png").unlink()
+    with pytest.raises(DatasetInvalid, match=r"Line 3 of .*val_annotations\.txt names 'val_n01443537\.png'"):
+        describe(Folder(path=str(tmp_path)))
+
+
+def test_classes_are_those_that_are_named_in_the_order_in_which_they_are(tmp_path: Path) -> None:
+    spec = Folder(path=str(write_set(tmp_path)), classes=("cat", "ant"))
+    train, test, classes = index_folder(spec)
+    assert classes == ("cat", "ant") and describe(spec).classes == classes
+    assert {(Path(source.path).parent.name, source.label) for source in train + test} == {("cat", 0), ("ant", 1)}
+
+
+def test_the_order_of_classes_is_part_of_what_a_data_set_is(tmp_path: Path) -> None:
+    path = str(write_set(tmp_path))
+    orders = (None, ("ant", "bee", "cat"), ("cat", "bee", "ant"))
+    digests = [describe(Folder(path=path, classes=order)).digest for order in orders]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_class_that_is_not_there_is_pointed_at_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(DatasetInvalid, match="no class folder 'dog'") as caught:
+        describe(Folder(path=str(write_set(tmp_path)), classes=("ant", "dog")))
+    assert caught.value.report.pointer == "/dataset/classes/1" and "ant, bee, cat" in caught.value.report.hint
+
+
+def test_a_class_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ValidationError, match="names something twice"):
+        Folder(path="/images", classes=("ant", "ant"))

@@ -84,6 +84,15 @@ def test_large_images_have_imagenets_statistics(tmp_path: Path) -> None:
     assert real_data(out).test.shape == (3, 3, 128, 128)
 
 
+def test_imagenets_classes_have_its_statistics_at_any_size(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", train=2, test=1)
+    for split in ("train", "test"):
+        for name, wnid in zip(COLOURS, ("n01440764", "n02102040", "n02979186"), strict=True):
+            (root / split / name).rename(root / split / wnid)
+    out, _ = _prepared(_step(Folder(path=str(root), resolution=16)), tmp_path / "store")
+    assert real_data(out).statistics == IMAGENET
+
+
 def test_a_mixed_bag_of_files_is_read(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", train=1, test=1)
     ant = root / "train" / "ant"
