@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine import arrays, png
 from engine.datasets import Statistics
-from engine.labels import PLAN_ARRAYS, LabelPlan, draw_plan
+from engine.download.teachers import teachers
+from engine.labels import PLAN_ARRAYS, LabelPlan, draw_plan, rendered_batches, soft_labels
 from engine.models import build
 from engine.networks import SMALL_BELOW_PX
 from engine.precision import precision_for
@@ -40,6 +41,7 @@ class Set:
     labels: Tensor  # (N,)
     test_images: Tensor  # (M, 3, S, S)
     test_labels: Tensor  # (M,)
+    teachers: list[nn.Module]  # where the download holds no labels, but what makes them
 
     @property
     def statistics(self) -> Statistics:
@@ -49,7 +51,7 @@ class Set:
     def batches(self, kind: str, epoch: int, device: torch.device) -> tuple[LabelPlan, Criterion]:
         """What a student sees in an epoch, and what it learns from it."""
         course = self.facts["training"]
-        if kind == "soft":
+        if kind == "soft" and not self.teachers:
             epochs = {name: arrays.read(HERE / "labels" / f"{name}.npy")[epoch] for name in (*PLAN_ARRAYS, "logits")}
             plan = LabelPlan.of(epochs, batch_size=course["batch_size"])
             return plan, soft_criterion(epochs["logits"], temperature=course["temperature"], device=device)
@@ -62,7 +64,20 @@ class Set:
             flip=course["flip"],
             cutmix=course["cutmix"],
         )
+        if kind == "soft":
+            return plan, soft_criterion(self._labelled(plan, device), temperature=course["temperature"], device=device)
         return plan, hard_criterion(self.labels, plan, side=self.facts["resolution"], device=device)
+
+    def _labelled(self, plan: LabelPlan, device: torch.device) -> Tensor:
+        """(N, K) fp16: the teachers' labels of an epoch, as the server made them."""
+        precision = precision_for(self.facts["training"]["precision"], device)
+        labels = [
+            soft_labels(
+                self.teachers, images, statistics=self.facts["labels"]["statistics"], precision=precision
+            ).half()
+            for _, images in rendered_batches(self.images, plan, statistics=self.statistics, device=device)
+        ]
+        return torch.cat(labels)
 
 
 def main() -> None:
@@ -71,7 +86,8 @@ def main() -> None:
     options = _options(facts)
     if options.threads:
         torch.set_num_threads(options.threads)
-    data, device = _load(facts, options.test), torch.device(options.device)
+    device = torch.device(options.device)
+    data = _load(facts, options.test, device)
     print(
         f"{facts['name']}: {len(data.images)} images, {len(data.test_images)} to test; {options.student}, on {device}"
     )
@@ -128,7 +144,7 @@ def _options(facts: dict[str, Any]) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _load(facts: dict[str, Any], test: Path | None) -> Set:
+def _load(facts: dict[str, Any], test: Path | None, device: torch.device) -> Set:
     """Everything into memory."""
     if test is not None:
         test_images, test_labels = _test_folder(facts, test)
@@ -142,6 +158,7 @@ def _load(facts: dict[str, Any], test: Path | None) -> Set:
         labels=torch.tensor([image["class"] for image in facts["images"]]),
         test_images=test_images,
         test_labels=test_labels,
+        teachers=teachers(facts, HERE / "teachers", device) if facts["labels"]["recipe_only"] else [],
     )
 
 

@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from engine.data import real_data
 from engine.datasets import describe
 from engine.download import datasets as stand_in
 from engine.download.errors import Diverged
+from engine.download.teachers import read
 from engine.download.train import _load, _test_folder
 from engine.params import PrepareParams
 from engine.plan import Step, StepKind
 from engine.sources import Folder
 from engine.store import Store
-from tests.engine.jobs import attempt
+from tests.engine.jobs import CPU, attempt
 from tests.engine.pictures import write_set
 
 
@@ -32,7 +34,23 @@ def test_a_folder_of_test_images_gives_the_servers_own_pixels(tmp_path: Path) ->
 
 def test_without_test_images_it_asks_for_a_folder() -> None:
     with pytest.raises(SystemExit, match="--test FOLDER"):
-        _load({"images": []}, None)
+        _load({"images": []}, None, CPU)
+
+
+def test_weights_are_read_without_the_safetensors_library(tmp_path: Path) -> None:
+    chance = torch.Generator().manual_seed(1)
+    tensors = {
+        "float": torch.randn(3, 4, generator=chance),
+        "half": torch.randn(5, generator=chance).half(),
+        "scalar": torch.tensor(7),
+        "empty": torch.empty(0, 2),
+        "flags": torch.tensor([True, False, True]),
+    }
+    save_file(tensors, tmp_path / "x.safetensors", metadata={"made": "here"})
+    found = read(tmp_path / "x.safetensors")
+    assert set(found) == set(tensors)
+    for name, values in tensors.items():
+        assert torch.equal(found[name], values) and found[name].dtype == values.dtype
 
 
 def test_the_stand_ins_are_like_what_they_stand_for() -> None:

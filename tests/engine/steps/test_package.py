@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -21,9 +22,10 @@ from engine import arrays
 from engine.archive import class_folder
 from engine.card import card
 from engine.data import real_data
+from engine.methods import Herding
 from engine.plan import StepKind
 from engine.store import sha256_of_file
-from tests.engine.jobs import Job
+from tests.engine.jobs import Job, carried_out
 
 WITHOUT = ("numpy", "PIL", "torchvision", "pydantic", "safetensors", "yaml", "sklearn", "app", "worker")
 BARE = f"""
@@ -116,22 +118,81 @@ def test_the_card_of_large_images_says_what_else_training_needs(manifest: dict[s
     assert "torchvision, whose" not in card(manifest, job.spec, []) and "--test" not in card(manifest, job.spec, [])
 
 
+def test_the_card_says_what_the_method_is_and_who_published_it(manifest: dict[str, Any], job: Job) -> None:
+    assert "by FADRM (arXiv 2506.24125; 5 iterations in 2 stages)" in card(manifest, job.spec, [])
+    herding = job.spec.model_copy(update={"method": Herding()})
+    assert "choosing real images by herding" in card(manifest, herding, [])
+
+
+def test_the_card_of_a_nested_ipc_says_of_what_it_is_a_part(manifest: dict[str, Any], job: Job) -> None:
+    larger = job.spec.model_copy(update={"ipc": 50})
+    assert "the first of each class of a set of 50 per class" in card(manifest, larger, [])
+    assert "the first of each class" not in card(manifest, job.spec, [])
+
+
+def test_the_card_marks_a_quick_look(manifest: dict[str, Any], job: Job) -> None:
+    quick = job.spec.evaluation.model_copy(update={"quick": True})
+    assert "comparable with nothing" in card(manifest, job.spec.model_copy(update={"evaluation": quick}), [])
+
+
+def test_the_card_has_the_upper_bound_and_the_curves_of_classes_in_groups(manifest: dict[str, Any], job: Job) -> None:
+    runs = [{"run": 0, "curve": [[5, 40.0], [10, 30.0]]}, {"run": 1, "curve": [[5, 50.0], [10, 31.0]]}]
+    learnt = [{"subject": "distilled", "student": "convnet3_w32", "steps": 2, "runs": runs}]
+    full = [{"student": "convnet3_w32", "top1_pct": 97.25}]
+    text = card(manifest | {"continual": learnt, "full_data": full}, job.spec, [])
+    assert "ConvNet, 3 layers, width 32: 97.2 %" in text
+    assert "| Images | 5 classes | 10 classes |" in text and "| Distilled images | 45.0 | 30.5 |" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "mean logits (fp16) for 6 epochs"),
+        ({"pool": 2}, "Only 2 epochs are stored"),
+        ({"top_k": 3}, "the 3 largest logits are stored"),
+        ({"recipe_only": True}, "No label is stored"),
+    ],
+)
+def test_the_card_says_how_labels_are_kept(
+    changes: dict[str, Any], words: str, manifest: dict[str, Any], job: Job
+) -> None:
+    assert words in card(manifest | {"labels": manifest["labels"] | changes}, job.spec, [])
+
+
 @pytest.mark.slow
 def test_with_torch_alone_it_gives_the_accuracies_of_the_card(download: Path) -> None:
-    found = []
-    for labels in ("soft", "hard"):
-        done = subprocess.run(
-            [sys.executable, "-c", BARE, "--threads", "1", "--labels", labels],
-            cwd=download,
-            env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        found += re.findall(r"last ([\d.]+) %, best ([\d.]+) %   \(card: ([\d.]+), ([\d.]+)\)", done.stdout)
+    found = [*_trained(download, "soft"), *_trained(download, "hard")]
     assert len(found) == 4
     assert all((last, best) == (card_last, card_best) for last, best, card_last, card_best in found)
+
+
+@pytest.mark.slow
+def test_without_labels_it_makes_them_again_and_gives_the_same_accuracies(job: Job, tmp_path: Path) -> None:
+    alone = job.spec.evaluation.model_copy(update={"runs": 1, "baselines": (), "labels": ("soft",)})
+    labels = job.spec.labels.model_copy(update={"recipe_only": True})
+    again = carried_out(job.spec.model_copy(update={"labels": labels, "evaluation": alone}), job.store.root)
+    (archive,) = again.folder(StepKind.PACKAGE).glob("fadrm-*.zip")
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path)
+    shutil.rmtree(tmp_path / "labels")  # as if nothing but the recipe were there
+    [(last, best, card_last, card_best)] = _trained(tmp_path, "soft")
+    assert (last, best) == (card_last, card_best)
+    facts = json.loads((tmp_path / "manifest.json").read_text())
+    assert sha256_of_file(tmp_path / "teachers" / "0.safetensors") == facts["teachers"][0]["sha256"]
+
+
+def _trained(download: Path, labels: str) -> list[tuple[str, str, str, str]]:
+    """Last and best accuracy of each run of train.py, and beside them the card's."""
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, "--threads", "1", "--labels", labels],
+        cwd=download,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return re.findall(r"last ([\d.]+) %, best ([\d.]+) %   \(card: ([\d.]+), ([\d.]+)\)", done.stdout)
 
 
 @pytest.mark.parametrize(
