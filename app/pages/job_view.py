@@ -32,7 +32,10 @@ CURVE_NAMES = {
     },
     "teach": {"teach.loss": "Training loss", "teach.top1": "Accuracy on the test set, %"},
     "evaluate": {"evaluate.top1": "Accuracy, %"},
+    "continual": {"continual.top1": "Accuracy on the classes so far, %"},
 }
+PLACES = {"recover": "recover", "teach": "teacher", "evaluate": "students", "continual": "continual"}  # step -> chart
+DENSITY = "recover.entropy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,6 @@ def whole(session: Session, store: Store, job: Job, base_url: str) -> dict[str, 
     return live_parts(session, store, job, base_url) | {
         "curves": _curves(session, job),
         "log": log_tail(session, job, LOG_LINES),
-        "spec": job.spec,
         "spec_yaml": yaml.safe_dump(job.spec, sort_keys=False, allow_unicode=True),
         "curl": curl(job, base_url),
         **_sheets(session, job),
@@ -66,6 +68,7 @@ def live_parts(session: Session, store: Store, job: Job, base_url: str) -> dict[
     archive = max(files.data, key=lambda file: (file.form == PACKAGE, file.ipc, file.size_bytes), default=None)
     return {
         "job": out,
+        "spec": job.spec,
         "sweep_name": session.scalar(select(Sweep.name).where(Sweep.id == job.sweep_id)) if job.sweep_id else None,
         "students": list(dict.fromkeys(row.student for row in results.rows)),
         "results": results,
@@ -96,26 +99,33 @@ def _sheets(session: Session, job: Job) -> dict[str, Any]:
 
 def _curves(session: Session, job: Job) -> dict[str, list[CurveSummary]]:
     """Per chart, its curves in short."""
-    charts: dict[str, list[CurveSummary]] = {"recover": [], "teacher": [], "students": []}
-    places = {"recover": "recover", "teach": "teacher", "evaluate": "students"}
+    charts: dict[str, list[CurveSummary]] = {name: [] for name in (*PLACES.values(), "density")}
     for curves in views.metrics(session, job).data:
-        if curves.kind in places:
-            charts[places[curves.kind]].extend(_summaries(curves))
+        if curves.kind in PLACES:
+            charts[PLACES[curves.kind]].extend(_summaries(curves))
+        if curves.kind == StepKind.RECOVER:
+            charts["density"].extend(_summary(curves, DENSITY, f"Entropy, bits ({curves.title})"))
     return charts
 
 
 def _summaries(curves: CurvesOut) -> Iterator[CurveSummary]:
     for name, title in CURVE_NAMES[curves.kind].items():
-        values = [value for _, value in curves.series.get(name, ())]
-        if values:
-            yield CurveSummary(
-                title=curves.title if curves.kind == "evaluate" else f"{title} ({curves.title})",
-                count=len(values),
-                first=values[0],
-                last=values[-1],
-                least=min(values),
-                greatest=max(values),
-            )
+        judged = curves.kind in ("evaluate", "continual")
+        yield from _summary(curves, name, curves.title if judged else f"{title} ({curves.title})")
+
+
+def _summary(curves: CurvesOut, name: str, title: str) -> Iterator[CurveSummary]:
+    """A line, where the curve has points."""
+    values = [value for _, value in curves.series.get(name, ())]
+    if values:
+        yield CurveSummary(
+            title=title,
+            count=len(values),
+            first=values[0],
+            last=values[-1],
+            least=min(values),
+            greatest=max(values),
+        )
 
 
 def curl(job: Job, base_url: str) -> str:

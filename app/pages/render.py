@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse
 
 from app.models import User, utc_now
 from app.pages.assets import ROOT, static_url, vendor_url
+from app.pages.fields import title_of
 from app.views.sentences import duration
 from engine.methods import TITLES
 from engine.networks import network_title
@@ -46,6 +47,7 @@ def environment() -> Environment:
         figure=figure,
         method_title=method_title,
         prose=prose,
+        form_title=title_of,
         network_title=network_title,
         signed=signed,
         size=size,

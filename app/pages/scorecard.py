@@ -37,11 +37,31 @@ class CardRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The rows of one student with one kind of labels."""
+    """The rows of one student with one kind of labels at one number of images per class."""
 
     student: str
     labels: str
+    ipc: int
     rows: tuple[CardRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Across:
+    """Students against subjects, with one kind of labels at one number of images per class."""
+
+    labels: str
+    ipc: int
+    titles: tuple[str, ...]  # of the subjects: columns
+    rows: tuple[tuple[str, tuple[CardCell, ...]], ...]  # student -> a cell a subject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardCell:
+    """One student on one subject."""
+
+    mean: float | None
+    std: float | None
+    leads: bool  # the greatest mean of its row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +69,9 @@ class Card:
     """The whole card."""
 
     groups: tuple[Group, ...]
+    across: tuple[Across, ...]  # where there are several students
+    several_ipcs: bool
+    has_chosen: bool  # an epoch that held-back images chose
     ticks: tuple[Tick, ...]
     ceiling: float | None  # the best teacher, px
 
@@ -76,16 +99,50 @@ def card(results: ResultsOut) -> Card:
     tops = [teacher.top1_pct for teacher in results.teachers if teacher.top1_pct is not None]
     reached = [value for row in results.rows for value in row.last]
     scale = scale_of(reached + tops) if reached else None
-    groups: dict[tuple[str, str], list[RowOut]] = {}
+    groups: dict[tuple[str, str, int], list[RowOut]] = {}
     for row in results.rows:
-        groups.setdefault((row.student, row.labels), []).append(row)
+        groups.setdefault((row.student, row.labels, row.ipc), []).append(row)
     return Card(
         groups=tuple(
-            Group(student=student, labels=labels, rows=tuple(_rows(rows, scale)))
-            for (student, labels), rows in groups.items()
+            Group(student=student, labels=labels, ipc=ipc, rows=tuple(_rows(rows, scale)))
+            for (student, labels, ipc), rows in groups.items()
         ),
+        across=tuple(_across(results.rows)),
+        several_ipcs=len({row.ipc for row in results.rows}) > 1,
+        has_chosen=any(row.chosen for row in results.rows),
         ticks=scale.ticks() if scale else (),
         ceiling=scale.x(max(tops)) if scale and tops else None,
+    )
+
+
+def _across(rows: Sequence[RowOut]) -> Iterable[Across]:
+    """A table for each kind of labels and ipc that several students were trained with."""
+    for labels, ipc in dict.fromkeys((row.labels, row.ipc) for row in rows):
+        own = [row for row in rows if (row.labels, row.ipc) == (labels, ipc)]
+        students = list(dict.fromkeys(row.student for row in own))
+        if len(students) < 2:
+            continue
+        titles = {row.subject: row.title for row in own}
+        found = {(row.student, row.subject): row for row in own}
+        yield Across(
+            labels=labels,
+            ipc=ipc,
+            titles=tuple(titles.values()),
+            rows=tuple(
+                (student, _cells([found.get((student, subject)) for subject in titles])) for student in students
+            ),
+        )
+
+
+def _cells(rows: Sequence[RowOut | None]) -> tuple[CardCell, ...]:
+    most = max((row.mean for row in rows if row and row.mean is not None), default=None)
+    return tuple(
+        CardCell(
+            mean=row.mean if row else None,
+            std=row.std if row else None,
+            leads=row is not None and row.mean is not None and row.mean == most,
+        )
+        for row in rows
     )
 
 

@@ -7,7 +7,10 @@ const SUBJECTS = {
   rded: { title: "RDED", colour: "--rded" },
   patches: { title: "patches", colour: "--patches" },
   random: { title: "random real", colour: "--random" },
+  herding: { title: "herding", colour: "--ink-2" },
 };
+const DENSITY = [{ name: "recover.entropy", title: "Entropy of the teacher's answer, bits", colour: "--distilled", width: 2 }];
+const WORDS = { "the distilled images": "distilled", "RDED's patches": "rded", "the source patches": "patches", "random real images": "random", "images chosen by herding": "herding" };
 const RECOVER = [
   { name: "recover.loss", title: "Total", colour: "--ink", width: 2, marked: true },
   { name: "recover.loss_ce", title: "Cross-entropy", colour: "--distilled" },
@@ -38,6 +41,9 @@ export class Curves {
     this.shard = null;
     this.student = null;
     this.recover = new Chart("chart-recover", { x: "iteration", log: true, upTo: iterations });
+    this.density = byId("chart-density") && new Chart("chart-density", { x: "iteration", upTo: iterations });
+    this.continual = byId("chart-continual") && new Chart("chart-continual", { x: "classes" });
+    this.density?.show(DENSITY);
     this.teacher = new Chart("chart-teacher", { x: "epoch", shiftX: 1, upTo: teacherEpochs });
     this.accuracy = new Chart("chart-students", { x: "epoch", shiftX: 1, upTo: epochs });
     this.shards = chooser(byId("chart-recover-of"), (key) => this.#chooseShard(key));
@@ -87,26 +93,34 @@ export class Curves {
     if (step.kind === "recover") this.#showShard(key, points);
     if (step.kind === "teach") this.#showTeachers();
     if (step.kind === "evaluate") this.#showStudents();
+    if (step.kind === "continual") this.#showContinual();
   }
 
   mark(key, mark) {
     this.steps.get(key)?.marks.set(mark.x, mark);
-    if (key === this.shard) this.recover.mark(mark.x, mark);
+    if (key === this.shard) for (const chart of this.#ofShard()) chart.mark(mark.x, mark);
   }
 
   #showShard(key, points) {
     const shards = this.#of("recover");
     this.shard ??= key;
     this.shards.fill(shards.map(([id, step]) => [id, step.title]), this.shard);
-    if (key === this.shard) for (const [name, values] of Object.entries(points)) this.recover.add(name, values);
+    if (key === this.shard) for (const chart of this.#ofShard()) for (const [name, values] of Object.entries(points)) chart.add(name, values);
+  }
+
+  /** The charts of recovery show one step of it at a time. */
+  #ofShard() {
+    return [this.recover, this.density].filter(Boolean);
   }
 
   #chooseShard(key) {
     this.shard = key;
-    this.recover.clear();
     const step = this.steps.get(key);
-    for (const [name, values] of step.series) this.recover.add(name, [...values]);
-    for (const [x, mark] of step.marks) this.recover.mark(x, mark);
+    for (const chart of this.#ofShard()) {
+      chart.clear();
+      for (const [name, values] of step.series) chart.add(name, [...values]);
+      for (const [x, mark] of step.marks) chart.mark(x, mark);
+    }
   }
 
   #of(kind) {
@@ -126,6 +140,26 @@ export class Curves {
     this.teacher.show(curves);
   }
 
+  /** One curve a subject and number of groups: the mean over the runs, at each number of classes. */
+  #showContinual() {
+    const rows = new Map();
+    for (const [, step] of this.#of("continual")) {
+      const [, words, groups] = /^Learn (.*) in (\d+) groups/.exec(step.title) ?? [null, "", ""];
+      const name = `${words} ${groups}`;
+      if (!rows.has(name)) rows.set(name, { subject: SUBJECTS[WORDS[words]] ?? SUBJECTS.random, groups, all: [] });
+      rows.get(name).all.push(step.series.get("continual.top1") ?? new Map());
+    }
+    const dashes = [...new Set([...rows.values()].map((row) => row.groups))];
+    this.continual?.show([...rows].map(([name, { subject, groups }]) => ({
+      ...subject,
+      name,
+      title: `${subject.title}, ${groups} groups`,
+      dash: TEACHER_DASHES[dashes.indexOf(groups) % TEACHER_DASHES.length],
+      scale: "pct",
+    })));
+    for (const [name, { all }] of rows) this.continual?.add(name, means(all));
+  }
+
   #chooseStudent(student) {
     this.student = student;
     this.accuracy.clear();
@@ -138,17 +172,18 @@ export class Curves {
     for (const [key, step] of this.#of("evaluate")) {
       const row = this.runs.get(key);
       if (!row || row.student !== this.student) continue;
-      const name = `${row.subject} ${row.labels}`;
+      const name = `${row.subject} ${row.labels} ${row.ipc}`;
       if (!rows.has(name)) rows.set(name, { row, all: [] });
       rows.get(name).all.push(step.series.get("evaluate.top1") ?? new Map());
     }
     const order = [...rows].sort(([, a], [, b]) => Number(a.row.subject === "distilled") - Number(b.row.subject === "distilled"));
     const both = new Set(order.map(([, { row }]) => row.labels)).size > 1;
+    const ipcs = [...new Set(order.map(([, { row }]) => row.ipc))];
     this.accuracy.show(order.map(([name, { row }]) => ({
       ...SUBJECTS[row.subject],
       name,
-      title: both ? `${SUBJECTS[row.subject].title}, ${row.labels}` : SUBJECTS[row.subject].title,
-      dash: row.labels === "hard" ? [5, 3] : undefined,
+      title: [SUBJECTS[row.subject].title, ...(both ? [row.labels] : []), ...(ipcs.length > 1 ? [`ipc ${row.ipc}`] : [])].join(", "),
+      dash: ipcs.indexOf(row.ipc) > 0 ? TEACHER_DASHES[ipcs.indexOf(row.ipc) % 4] : row.labels === "hard" ? [5, 3] : undefined,
       scale: "pct",
     })));
     for (const [name, { all }] of order) this.accuracy.add(name, means(all));

@@ -1,5 +1,6 @@
 // The images over the iterations: one slider, one sheet at a time, and a wipe against the patches that they start from.
 import { byId, getJson, make, say } from "./dom.js";
+import { Lightbox } from "./lightbox.js";
 
 const SIDES = [32, 48, 64, 80, 96, 128, 192]; // px of a tile on the page
 const TALLEST = 430; // px that the tiles take of themselves
@@ -12,6 +13,7 @@ export class Images {
       ["timeline", "time", "ticks", "iteration", "iteration-note", "tiles", "wipe", "wipe-row", "wipe-now", "follow", "back",
         "forward", "smaller", "larger", "sheet", "no-images", "images-step"].map((id) => [id, byId(id)]),
     );
+    this.lightbox = new Lightbox({ count: () => this.#sheet(this.x).names.length, at: (index) => this.#one(index) });
     this.#listen();
   }
 
@@ -29,6 +31,10 @@ export class Images {
     smaller.addEventListener("click", () => this.#resize(-1));
     larger.addEventListener("click", () => this.#resize(1));
     wipe.addEventListener("input", () => this.#wipeTo(Number(wipe.value)));
+    this.$.tiles.addEventListener("click", (event) => {
+      const figure = event.target.closest(".tile");
+      if (figure) this.lightbox.open([...this.$.tiles.children].indexOf(figure));
+    });
     this.$["images-step"].addEventListener("change", (event) => this.#chooseStep(event.target.value));
   }
 
@@ -190,7 +196,9 @@ export class Images {
     tiles.style.setProperty("--now", `url("${sheet.url}")`);
     tiles.style.setProperty("--then", `url("${then.url}")`);
     this.natural = now;
+    this.first = then;
     this.#layOut(sheet);
+    if (this.lightbox.dialog.open) this.lightbox.draw();
     tiles.dataset.x = x;
     this.#preloadAround(x);
   }
@@ -252,6 +260,17 @@ export class Images {
     this.$.larger.disabled = this.side === SIDES.at(-1);
   }
 
+  /** One image of the sheet that is shown, and the patch that it came from. */
+  #one(index) {
+    const sheet = this.#sheet(this.x);
+    const stride = sheet.tile + gapOf(sheet, this.natural);
+    const [x, y] = [(index % sheet.columns) * stride, Math.floor(index / sheet.columns) * stride];
+    const cut = (picture) => ({ image: picture.image, x, y, side: sheet.tile });
+    const changes = sheet.x > 0 && this.#isOfFirst(sheet);
+    const note = sheet.total ? `Iteration ${sheet.x.toLocaleString("en")}` : "A real image";
+    return { title: sheet.names[index], note, now: cut(this.natural), then: changes ? cut(this.first) : null };
+  }
+
   #preloadAround(x) {
     const places = this.#places();
     const index = places.indexOf(x);
@@ -260,7 +279,7 @@ export class Images {
 }
 
 function tile(name) {
-  const image = make("span", { class: "tile-image", role: "img", "aria-label": name }, make("i"), make("i", { class: "then" }));
+  const image = make("button", { class: "tile-image", type: "button", "aria-label": `${name}, larger` }, make("i"), make("i", { class: "then" }));
   return make("figure", { class: "tile" }, image, make("figcaption", { text: name, title: name }));
 }
 

@@ -21,6 +21,7 @@ class RunOut(Out):
     key: str
     state: str
     last: float | None = Field(description="Top-1 on the real test set after the last epoch, %.")
+    chosen: float | None = Field(description="Of the epoch that is best on held-back real training images, %.")
     best: float | None = Field(description="The best of all its tests, %: chosen on the test set.")
     seconds: float | None
 
@@ -32,11 +33,14 @@ class RowOut(Out):
     title: str
     student: str
     labels: str
+    ipc: int = Field(description="Images per class that the student saw.")
     n: int = Field(description="Runs that are done.")
     planned: int
     mean: float | None
     std: float | None = Field(description="Sample standard deviation; null below two runs.")
     last: list[float]
+    chosen: list[float]
+    chosen_mean: float | None
     best: list[float]
     best_mean: float | None
     runs: list[RunOut]
@@ -79,17 +83,21 @@ def row_out(row: Row, steps: Mapping[str, Step]) -> RowOut:
     """A line of a job's score card. steps: by key, at least those of its runs."""
     runs = [_run(steps[key]) for key in row.runs]
     last = [run.last for run in runs if run.last is not None]
+    chosen = [run.chosen for run in runs if run.chosen is not None]
     best = [run.best for run in runs if run.best is not None]
     return RowOut(
         subject=row.subject,
         title=SUBJECT_TITLES.get(row.subject, row.subject),
         student=row.student,
         labels=row.labels,
+        ipc=row.ipc,
         n=len(last),
         planned=len(runs),
         mean=_mean(last),
         std=stdev(last) if len(last) > 1 else None,
         last=last,
+        chosen=chosen,
+        chosen_mean=_mean(chosen),
         best=best,
         best_mean=_mean(best),
         runs=runs,
@@ -98,8 +106,14 @@ def row_out(row: Row, steps: Mapping[str, Step]) -> RowOut:
 
 def _run(step: Step) -> RunOut:
     result = (step.result or {}) if step.state == StepState.SUCCEEDED else {}
-    last, best = result.get("top1_last_pct"), result.get("top1_best_pct")
-    return RunOut(key=step.key, state=step.state, last=last, best=best, seconds=step.seconds)
+    return RunOut(
+        key=step.key,
+        state=step.state,
+        last=result.get("top1_last_pct"),
+        chosen=result.get("top1_chosen_pct"),
+        best=result.get("top1_best_pct"),
+        seconds=step.seconds,
+    )
 
 
 def _teacher(step: Step) -> TeacherOut:

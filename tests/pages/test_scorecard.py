@@ -10,18 +10,21 @@ from app.pages.scorecard import MARGIN, WIDTH, card, scale_of
 from app.views.results import ResultsOut, RowOut, TeacherOut
 
 
-def row(subject: str, *last: float) -> RowOut:
+def row(subject: str, *last: float, student: str = "resnet18", ipc: int = 10) -> RowOut:
     mean = sum(last) / len(last) if last else None
     return RowOut(
         subject=subject,
         title=subject,
-        student="resnet18",
+        student=student,
         labels="soft",
+        ipc=ipc,
         n=len(last),
         planned=3,
         mean=mean,
         std=0.5 if len(last) > 1 else None,
         last=list(last),
+        chosen=[],
+        chosen_mean=None,
         best=list(last),
         best_mean=mean,
         runs=[],
@@ -66,3 +69,30 @@ def test_figures_read_as_people_write_them() -> None:
     assert short_duration(0.42) == "0.4 s" and short_duration(75) == "1 min 15 s" and short_duration(None) == ""
     assert figure(0.123456) == "0.1235"
     assert ago(utc_now()) == "0 s ago"
+
+
+def test_each_number_of_images_per_class_is_compared_with_itself() -> None:
+    shown = card(
+        results(row("distilled", 60), row("random", 50), row("distilled", 30, ipc=1), row("random", 25, ipc=1))
+    )
+    assert [(group.ipc, group.rows[0].to_random) for group in shown.groups] == [(10, 10.0), (1, 5.0)]
+    assert shown.several_ipcs and not shown.across
+
+
+def test_several_students_make_a_table_across_them() -> None:
+    shown = card(
+        results(
+            row("distilled", 60),
+            row("random", 50),
+            row("distilled", 40, student="resnet50"),
+            row("random", student="x"),
+        )
+    )
+    [across] = shown.across
+    assert across.titles == ("distilled", "random")
+    cells = {student: [(cell.mean, cell.leads) for cell in found] for student, found in across.rows}
+    assert cells == {
+        "resnet18": [(60, True), (50, False)],
+        "resnet50": [(40, True), (None, False)],
+        "x": [(None, False), (None, False)],
+    }
