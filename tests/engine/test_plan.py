@@ -210,3 +210,16 @@ def test_a_folder_is_planned_by_its_files(tmp_path: Path) -> None:
     before = {step.key for step in _plan(spec).steps}
     (tmp_path / "train" / "ant" / "000.png").unlink()
     assert before.isdisjoint(step.key for step in _plan(spec).steps)
+
+
+def test_label_files_cannot_be_exported_where_no_label_is_kept() -> None:
+    changes = {"labels": Labels(epochs=6, batch_size=7, recipe_only=True), "exports": ("uint8", "fkd")}
+    [error] = check(SPEC.model_copy(update=changes), FACTS)
+    assert error.pointer == "/exports/1" and "labels.recipe_only" in error.hint
+
+
+def test_exports_added_later_leave_all_other_steps_as_they_are() -> None:
+    assert _kinds_that_differ(SPEC, SPEC.model_copy(update={"exports": ("parquet",)})) == {
+        StepKind.EXPORT,
+        StepKind.PACKAGE,
+    }
