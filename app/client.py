@@ -108,6 +108,18 @@ class Client:
         """Ask for the end of a job."""
         return JobOut.model_validate(self._post(f"/jobs/{job_id}/cancel", None))
 
+    def pause(self, job_id: str) -> JobOut:
+        """Let a job rest; what runs leaves a checkpoint."""
+        return JobOut.model_validate(self._post(f"/jobs/{job_id}/pause", None))
+
+    def resume(self, job_id: str) -> JobOut:
+        """Let a paused job go on."""
+        return JobOut.model_validate(self._post(f"/jobs/{job_id}/resume", None))
+
+    def retry(self, job_id: str) -> JobOut:
+        """Try a failed or cancelled job again; whole steps stay."""
+        return JobOut.model_validate(self._post(f"/jobs/{job_id}/retry", None))
+
     def plan_sweep(self, body: Mapping[str, Any]) -> SweepPlanOut:
         """What a sweep would do and cost. body: as for a job, and "axes"."""
         return SweepPlanOut.model_validate(self._post("/sweeps/plan", body))

@@ -24,7 +24,7 @@ class Frame(NamedTuple):
 
     seq: int
     body: bytes
-    ends: str  # the job's last state, when this is its last event
+    ends: str  # the job's last state, when this is its last event unless it was tried again
 
 
 def frame(event: str, data: Any, id_: str = "") -> bytes:
@@ -71,7 +71,7 @@ def read_news(database: Database, heads: dict[str, int]) -> dict[str, tuple[int,
 
 def read_changes(database: Database, known: Sequence[str], newest: str) -> Sequence[Any]:
     """Unfinished jobs, those that were so at the last look, and those that came since."""
-    unfinished = Job.state.in_([JobState.QUEUED, JobState.RUNNING])
+    unfinished = Job.state.in_([JobState.QUEUED, JobState.RUNNING, JobState.PAUSED])
     since = Job.id > newest if newest else Job.id == select(func.max(Job.id)).scalar_subquery()
     wanted = or_(unfinished, Job.id.in_(known), since)
     with database.read() as session:

@@ -1,15 +1,16 @@
-"""The rules of jobs: create, read, cancel, and how a job's state follows from its steps. Functions of a session that never commit."""
+"""The rules of jobs: create, read, and how a job's state follows from its steps. Functions of a session that never commit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from app.errors import Conflict, NotFound, TooMany, Unprocessable
+from app.errors import NotFound, TooMany, Unprocessable
 from app.ids import new_id
 from app.models import TERMINAL_JOB_STATES, Event, Job, JobState, Step, StepNeed, StepState, User, utc_now
 from engine.plan import Plan
@@ -24,6 +25,14 @@ class Note:
     data: dict[str, Any]
     step_id: int | None = None
     fence: int = 0
+
+
+class Wish(StrEnum):
+    """What is wanted of the steps of a job that run."""
+
+    WORK = "work"  # go on
+    PAUSE = "pause"  # leave a checkpoint, and give the step back
+    STOP = "stop"  # nobody needs it: it was cancelled, or another step failed
 
 
 def create(
@@ -178,25 +187,20 @@ def stops(job: Job) -> bool:
     return job.cancel_requested or job.error is not None
 
 
-def cancel(session: Session, job: Job, by: User) -> None:
-    """Ask for the end of a job. Steps that wait end at once; those that run are stopped by their workers."""
-    lock(session, job.id)
-    if job.state in TERMINAL_JOB_STATES:
-        if job.state == JobState.CANCELLED:
-            return
-        raise Conflict(f"{job.id} has {job.state} already.", hint="A finished job cannot be cancelled.")
-    if not job.cancel_requested:
-        job.cancel_requested = True
-        session.flush()
-        tell(session, job.id, [Note(kind="cancel", data={"by": by.name})])
-    settle(session, job.id)
-    session.refresh(job)
+def wish(job: Job) -> Wish:
+    """What its workers are to do."""
+    if stops(job):
+        return Wish.STOP
+    return Wish.WORK if job.paused_by is None else Wish.PAUSE
 
 
-def settle(session: Session, job_id: str) -> None:
-    """Let a job's state follow from its steps. Called in every transaction that changed one."""
+def settle(session: Session, job_id: str, *, reopen: bool = False) -> None:
+    """Let a job's state follow from its steps. Called in every transaction that changed one.
+
+    reopen: also when the job had ended.
+    """
     job = lock(session, job_id)
-    if job.state in TERMINAL_JOB_STATES:
+    if job.state in TERMINAL_JOB_STATES and not reopen:
         return
     if stops(job):
         session.execute(
@@ -206,22 +210,26 @@ def settle(session: Session, job_id: str) -> None:
         )
     by_state = select(Step.state, func.count()).where(Step.job_id == job_id).group_by(Step.state)
     counts: dict[str, int] = dict(session.execute(by_state).all())
-    state = _state_from(counts)
+    state = _state_from(counts, is_paused=job.paused_by is not None)
     if state == job.state:
         return
     now = utc_now()
     job.state = state
-    job.started_at = job.started_at or (now if state != JobState.CANCELLED else None)
+    if state not in {JobState.QUEUED, JobState.PAUSED, JobState.CANCELLED}:
+        job.started_at = job.started_at or now
     job.finished_at = now if state in TERMINAL_JOB_STATES else None
+    job.paused_by = None if state in TERMINAL_JOB_STATES else job.paused_by
     session.flush()
     data: dict[str, Any] = {"state": state} | ({"error": job.error} if job.error else {})
     tell(session, job_id, [Note(kind="job", data=data)])
 
 
-def _state_from(counts: dict[str, int]) -> JobState:
+def _state_from(counts: dict[str, int], *, is_paused: bool) -> JobState:
     if counts.get(StepState.RUNNING):
         return JobState.RUNNING
     if counts.get(StepState.QUEUED):
+        if is_paused:
+            return JobState.PAUSED
         begun = set(counts) != {StepState.QUEUED}
         return JobState.RUNNING if begun else JobState.QUEUED
     if counts.get(StepState.FAILED):

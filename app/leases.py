@@ -1,4 +1,4 @@
-"""The rules of steps at work: claim, record, finish, fail, release, crash, expire. Functions of a session that never commit.
+"""The rules of steps at work: record, finish, fail, release, crash. Functions of a session that never commit.
 
 A lease is (step, fence). Every write by its holder asks for both; no row matched means that the lease was lost.
 No rule reads a wall clock, but for the pause after a crash (`not_before`).
@@ -11,19 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, select, text, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from app.db import Base
-from app.jobs import Note, lock, settle, stops, tell
-from app.models import Attempt, Job, JobState, Mark, Metric, Preview, Step, StepNeed, StepState, utc_now
+from app.jobs import Note, Wish, lock, settle, stops, tell, wish
+from app.models import Attempt, Job, Mark, Metric, Preview, Step, StepState, utc_now
 from engine import events as engine_events
 from engine import plan as engine_plan
 from engine.errors import ErrorReport
 
-# One claim at a time on PostgreSQL: claims are rare, and skipping locked rows would break the caps.
-CLAIM_LOCK = 0x464144524D
 BACK_OFF_S, LONGEST_BACK_OFF_S = 30.0, 900.0
 
 
@@ -41,52 +39,6 @@ class Lease:
     step: engine_plan.Step
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """Who claims: a worker on a host, with one device."""
-
-    worker: str
-    host: str
-    device: str
-
-
-def claim(
-    session: Session, holder: Holder, *, prefer_job: str | None = None, max_running_per_user: int = 64
-) -> Lease | None:
-    """Take the best step that can run; None when there is none.
-
-    The user with the fewest running steps first, then priority, then the job this worker's engine has loaded, then age.
-    """
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CLAIM_LOCK})
-    best = session.execute(_claimable(prefer_job, max_running_per_user)).one_or_none()
-    if best is None or stops(lock(session, best.job_id)):
-        return None
-    step = session.scalars(
-        update(Step)
-        .where(Step.id == best.id, Step.state == StepState.QUEUED)
-        .values(
-            state=StepState.RUNNING,
-            fence=Step.fence + 1,
-            beat=0,
-            attempts=Step.attempts + 1,
-            worker=holder.worker,
-            started_at=func.coalesce(Step.started_at, utc_now()),
-        )
-        .returning(Step),
-        execution_options={"synchronize_session": False, "populate_existing": True},
-    ).one_or_none()
-    if step is None:
-        return None
-    session.add(
-        Attempt(step_id=step.id, fence=step.fence, worker=holder.worker, host=holder.host, device=holder.device)
-    )
-    note = {"state": StepState.RUNNING, "kind": step.kind, "attempt": step.attempts, "worker": holder.worker}
-    tell(session, step.job_id, [Note(kind="step", data=note, step_id=step.id, fence=step.fence)])
-    settle(session, step.job_id)
-    return Lease(step_id=step.id, job_id=step.job_id, fence=step.fence, step=engine_step(step))
-
-
 def engine_step(step: Step) -> engine_plan.Step:
     """A row as the engine's own value."""
     return engine_plan.Step(
@@ -100,57 +52,10 @@ def engine_step(step: Step) -> engine_plan.Step:
     )
 
 
-def runnable() -> ColumnElement[bool]:
-    """Whether a step waits for nothing but a worker. Expects Step joined with its Job."""
-    need, twin = aliased(Step), aliased(Step)
-    unmet = exists().where(StepNeed.step_id == Step.id, need.id == StepNeed.need_id, need.state != StepState.SUCCEEDED)
-    running_elsewhere = exists().where(twin.key == Step.key, twin.state == StepState.RUNNING)
-    return and_(
-        Step.state == StepState.QUEUED,
-        Step.not_before <= time.time(),
-        Job.state.in_([JobState.QUEUED, JobState.RUNNING]),
-        Job.cancel_requested.is_(False),
-        Job.error.is_(None),
-        ~unmet,
-        ~running_elsewhere,
-    )
-
-
-def count_runnable(session: Session) -> int:
-    """How many steps wait for nothing but a worker."""
-    return (
-        session.scalar(select(func.count()).select_from(Step).join(Job, Job.id == Step.job_id).where(runnable())) or 0
-    )
-
-
-def is_claimable(session: Session, *, max_running_per_user: int = 64) -> bool:
-    """Whether `claim` would find something."""
-    return session.execute(_claimable(None, max_running_per_user)).first() is not None
-
-
-def _claimable(prefer_job: str | None, max_running_per_user: int) -> Select[int, str]:
-    running = (
-        select(Job.owner_id, func.count().label("count"))
-        .join(Step, Step.job_id == Job.id)
-        .where(Step.state == StepState.RUNNING)
-        .group_by(Job.owner_id)
-        .subquery()
-    )
-    load = func.coalesce(running.c.count, 0)
-    return (
-        select(Step.id, Step.job_id)
-        .join(Job, Job.id == Step.job_id)
-        .outerjoin(running, running.c.owner_id == Job.owner_id)
-        .where(runnable(), load < max_running_per_user)
-        .order_by(load, Job.priority.desc(), case((Job.id == prefer_job, 0), else_=1), Job.id, Step.position)
-        .limit(1)
-    )
-
-
 def record(
     session: Session, lease: Lease, events: Sequence[engine_events.Event] = (), blobs: Mapping[str, str] | None = None
-) -> bool:
-    """Renew the lease and write what the engine told. Returns whether the worker should stop: the job was cancelled or failed.
+) -> Wish:
+    """Renew the lease and write what the engine told. Returns what is wanted of the step now.
 
     blobs: file of each preview among the events -> hash under which it lies in the store. Raises LeaseLost.
     """
@@ -191,7 +96,7 @@ def record(
         notes.append(_note(lease, "progress", progress))
     if notes:
         tell(session, lease.job_id, notes)
-    return stops(job)
+    return wish(job)
 
 
 def set_process(session: Session, lease: Lease, *, pid: int, pid_started: float) -> None:
@@ -220,7 +125,7 @@ def cancelled(session: Session, lease: Lease) -> None:
 
 
 def release(session: Session, lease: Lease) -> None:
-    """Give the step back: the worker is going away, and left a checkpoint. Raises LeaseLost."""
+    """Give the step back, with a checkpoint: the worker is going away, or the job is to pause. Raises LeaseLost."""
     _end(session, lease, StepState.QUEUED, {}, outcome="released")
 
 
@@ -323,49 +228,3 @@ def _upsert(session: Session, table: type[Base], key: Sequence[str], rows: Seque
     statement = dialect.insert(table.__table__)
     renewed = {name: statement.excluded[name] for name in rows[0] if name not in key}
     session.connection().execute(statement.on_conflict_do_update(index_elements=list(key), set_=renewed), rows)
-
-
-@dataclass(slots=True)
-class Reaper:
-    """Takes away leases that nobody renews, by its own monotonic clock: no clock that can jump is asked.
-
-    Any number of reapers may watch: who is first changes the row, and the others match none.
-    """
-
-    lease_s: float
-    max_crashes: int = 3
-    max_attempts: int = 20
-    _seen: dict[tuple[int, int, int], float] | None = None
-
-    def sweep(self, session: Session, now: float) -> list[Lease]:
-        """Look once (call every few seconds). now: monotonic seconds. Returns the leases taken away."""
-        running = select(Step).where(Step.state == StepState.RUNNING)
-        rows = session.scalars(
-            running.order_by(Step.job_id, Step.id)
-        ).all()  # jobs in one order: reapers never deadlock
-        seen = self._seen or {}
-        self._seen = {(row.id, row.fence, row.beat): seen.get((row.id, row.fence, row.beat), now) for row in rows}
-        stale = [row for row in rows if now - self._seen[row.id, row.fence, row.beat] >= self.lease_s]
-        return [lease for row in stale if (lease := self.expire(session, row)) is not None]
-
-    def expire(self, session: Session, row: Step) -> Lease | None:
-        """Take one lease away; None when its holder was heard of meanwhile."""
-        lease = Lease(step_id=row.id, job_id=row.job_id, fence=row.fence, step=engine_step(row))
-        error = ErrorReport(
-            code="worker_lost",
-            message=f"The worker {row.worker} was not heard of while it worked on: {row.title}.",
-            hint="Look at the worker's log and at the machine's memory; finished steps are kept, so submit the job again.",
-        )
-        try:
-            crash(
-                session,
-                lease,
-                error,
-                outcome="lost",
-                beat=row.beat,
-                max_crashes=self.max_crashes,
-                max_attempts=self.max_attempts,
-            )
-        except LeaseLost:
-            return None
-        return lease

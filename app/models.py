@@ -34,9 +34,10 @@ class JobState(StrEnum):
 
     QUEUED = "queued"  # accepted; no step was claimed yet
     RUNNING = "running"  # at least one step was claimed
+    PAUSED = "paused"  # somebody said so, and no step runs any more
     SUCCEEDED = "succeeded"  # every step is whole
-    FAILED = "failed"  # a step cannot be done
-    CANCELLED = "cancelled"  # somebody said so
+    FAILED = "failed"  # a step cannot be done; people may have it tried again
+    CANCELLED = "cancelled"  # somebody said so; likewise
 
 
 class StepState(StrEnum):
@@ -117,8 +118,9 @@ class Job(Base):
     cell: Mapped[list[int] | None] = mapped_column(JSON)  # its place in the sweep: one index an axis
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     state: Mapped[JobState] = mapped_column(String(20), default=JobState.QUEUED, index=True)
-    priority: Mapped[int] = mapped_column(Integer, default=0)
+    priority: Mapped[int] = mapped_column(Integer, default=0)  # -2..2, among jobs whose owners had equal shares
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    paused_by: Mapped[str | None] = mapped_column(String(80))  # name of who said so; null: it goes on
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # engine.errors.ErrorReport, and the step
     last_seq: Mapped[int] = mapped_column(Integer, default=0)  # of its events; also its version
     created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
@@ -159,7 +161,7 @@ class Step(Base):
     fence: Mapped[int] = mapped_column(Integer, default=0)  # bumped at each claim; a stale holder's writes match no row
     beat: Mapped[int] = mapped_column(Integer, default=0)  # bumped at each heartbeat
     worker: Mapped[str | None] = mapped_column(String(80))
-    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)  # since people last had it tried again
     crash_streak: Mapped[int] = mapped_column(Integer, default=0)  # crashes since the last checkpoint
     not_before: Mapped[float] = mapped_column(default=0.0)  # Unix time before which it is not claimed again
     done: Mapped[int] = mapped_column(Integer, default=0)
@@ -196,7 +198,7 @@ class Attempt(Base):
     outcome: Mapped[str | None] = mapped_column(String(40))  # succeeded, failed, crashed, released, cancelled, lost
     detail: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
-    finished_at: Mapped[datetime | None] = mapped_column(Time)
+    finished_at: Mapped[datetime | None] = mapped_column(Time, index=True)
 
 
 class Event(Base):

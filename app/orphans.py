@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from sqlalchemy import or_, select
 
 from app.db import Database
-from app.leases import Lease, Reaper
+from app.leases import Lease
 from app.machine import kill_leftover
 from app.models import Attempt, Step, StepState
+from app.reaper import Reaper
 
 log = logging.getLogger(__name__)
 

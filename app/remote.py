@@ -86,6 +86,24 @@ def cancel(job_id: JobId) -> None:
         out.print(client.cancel(job_id).sentence, highlight=False, markup=False)
 
 
+def pause(job_id: JobId) -> None:
+    """Pause a job: what runs leaves a checkpoint, and its worker is free."""
+    with connect() as client:
+        out.print(client.pause(job_id).sentence, highlight=False, markup=False)
+
+
+def resume(job_id: JobId) -> None:
+    """Let a paused job go on."""
+    with connect() as client:
+        out.print(client.resume(job_id).sentence, highlight=False, markup=False)
+
+
+def retry(job_id: JobId) -> None:
+    """Try a failed or cancelled job again; its whole steps stay."""
+    with connect() as client:
+        out.print(client.retry(job_id).sentence, highlight=False, markup=False)
+
+
 def download(
     job_id: JobId,
     folder: Annotated[Path, typer.Option("--to", help="Where to put the files.", file_okay=False)] = Path(),
@@ -106,6 +124,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_jobs,
     "watch": watch,
     "cancel": cancel,
+    "pause": pause,
+    "resume": resume,
+    "retry": retry,
     "download": download,
 }
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
-from app.leases import Lease, Reaper, count_runnable
+from app.claims import count_runnable
+from app.leases import Lease
 from app.models import Step, StepState
+from app.reaper import Reaper
 from app.services import Services
 from app.settings import Settings
 

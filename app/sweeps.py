@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from app import estimates, jobs, planning
+from app import controls, estimates, jobs, planning
 from app.cells import MAX_AXES, TITLE, Axis, Cell, Complaint, blamed, cells, check_axes, refusal, spec_of, told_once
 from app.datasets import FactsCache
 from app.errors import Conflict, NotFound, Unprocessable
@@ -236,4 +236,4 @@ def cancel(services: Services, user: User, sweep_id: str) -> None:
     for job_id in left:
         # One that ended in the meantime needs no end.
         with suppress(Conflict), services.database.write() as session:
-            jobs.cancel(session, jobs.get(session, user, job_id), user)
+            controls.cancel(session, jobs.get(session, user, job_id), user)

@@ -130,7 +130,7 @@ class JobsWatcher(Watcher):
         for one in frames:
             self._sent[job_id] = one.seq
             parts.append(one.body + f"id: {self._id}\n\n".encode())
-            if one.ends:
+            if one.ends and one.seq >= self._channels[job_id].head:  # else it was tried again
                 parts.append(self._end(job_id, one.ends))
         return parts
 

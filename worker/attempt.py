@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from app import leases
+from app.jobs import Wish
 from app.leases import Lease
 from app.services import Services
 from engine.events import Event, Finished, Log
@@ -82,37 +83,45 @@ class Attempt:
             if self.engine.wait(min(LOOK_S, next_beat - time.monotonic())):
                 return self._ending(fuse)
             if self.stop():
-                log.info("step interrupted", extra={"step": self.lease.step_id})
-                self.engine.terminate(settings.grace_s)
-                return self._ending(fuse)
+                return self._interrupt(fuse)
             if self.engine.silence_s > settings.silence_s:
                 log.warning("engine silent", extra={"step": self.lease.step_id, "limit_s": settings.silence_s})
                 self.engine.end_for_silence()
                 return Outcome.CRASHED
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + settings.heartbeat_s
-                if self._beat(fuse):
-                    self.engine.terminate(min(CANCEL_GRACE_S, settings.grace_s))
-                    return Outcome.CANCELLED
+                match self._beat(fuse):
+                    case Wish.STOP:
+                        self.engine.terminate(min(CANCEL_GRACE_S, settings.grace_s))
+                        return Outcome.CANCELLED
+                    case Wish.PAUSE:
+                        return self._interrupt(fuse)
 
-    def _ending(self, fuse: Fuse) -> Outcome:
+    def _interrupt(self, fuse: Fuse) -> Outcome:
+        """Have the engine leave a checkpoint: the worker goes away, or the job is to pause."""
+        log.info("step interrupted", extra={"step": self.lease.step_id})
+        self.engine.terminate(self.services.settings.grace_s)
+        return self._ending(fuse, asked=True)
+
+    def _ending(self, fuse: Fuse, *, asked: bool = False) -> Outcome:
+        """asked: the engine was told to end, and may have had to be killed for it."""
         if self.engine.verdict is not None:
             return Outcome.FINISHED if isinstance(self.engine.verdict, Finished) else Outcome.FAILED
-        ours = fuse.blown or self.stop() or self.engine.exit_code == EXIT_DRAINED
+        ours = asked or fuse.blown or self.stop() or self.engine.exit_code == EXIT_DRAINED
         return Outcome.RELEASED if ours else Outcome.CRASHED
 
-    def _beat(self, fuse: Fuse) -> bool:
-        """Renew the lease with what the engine told. Returns whether it is to be stopped. Raises LeaseLost."""
+    def _beat(self, fuse: Fuse) -> Wish:
+        """Renew the lease with what the engine told. Returns what is wanted of the step. Raises LeaseLost."""
         began = time.monotonic()
         events, blobs = self._take()
         try:
             with self.services.database.write() as session:
-                unwanted = leases.record(session, self.lease, events, blobs)
+                wanted = leases.record(session, self.lease, events, blobs)
         except UNWRITABLE as error:
             self._unwritten(events, error)
-            return False
+            return Wish.WORK
         fuse.renew(began)
-        return unwanted
+        return wanted
 
     def _flush(self, *, certain: bool) -> None:
         """Write down what is left, before the end is. certain: also make sure that the lease is still held."""

@@ -16,9 +16,11 @@ from typing import TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import leases, orphans
-from app.leases import Holder, Lease, LeaseLost, Reaper
-from app.models import TERMINAL_JOB_STATES, Job
+from app import claims, leases, orphans
+from app.claims import Holder
+from app.leases import Lease, LeaseLost
+from app.models import Job, JobState
+from app.reaper import Reaper
 from app.services import Services
 from engine.errors import DiskFull, ErrorReport
 from engine.events import Failed, Finished
@@ -87,7 +89,7 @@ class Carrier:
     def _claim_once(self) -> tuple[Lease | None, bool]:
         prefer = self._engine_job if self._engine is not None else None
         with self.services.database.write() as session:
-            lease = leases.claim(
+            lease = claims.claim(
                 session,
                 self.holder,
                 prefer_job=prefer,
@@ -96,7 +98,7 @@ class Carrier:
             if lease is not None or prefer is None:
                 return lease, False
             job = session.get(Job, prefer)
-            return None, job is not None and job.state not in TERMINAL_JOB_STATES
+            return None, job is not None and job.state in {JobState.QUEUED, JobState.RUNNING}
 
     def _carry(self, lease: Lease) -> None:
         """One step from claim to end. Whatever happens, the lease is given up or lost, and no engine works without one."""

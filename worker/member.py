@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery, signals
 
 from app import logs, machine, services
-from app.leases import Holder
+from app.claims import Holder
 from app.queue import WORK, celery_app
 from app.settings import Settings
 from worker.engines import Engines

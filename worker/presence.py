@@ -16,8 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import leases
-from app.leases import Holder
+from app import claims
+from app.claims import Holder
 from app.models import Worker, utc_now
 from app.services import Services
 
@@ -95,7 +95,7 @@ class Presence:
     def _is_work_there(self) -> bool:
         try:
             with self.services.database.read() as session:
-                return leases.is_claimable(session, max_running_per_user=self.services.settings.max_running_per_user)
+                return claims.is_claimable(session, max_running_per_user=self.services.settings.max_running_per_user)
         except SQLAlchemyError:
             return False
 

@@ -31,7 +31,8 @@ EXAMPLES = Path(__file__).with_name("examples.json")
 METHODS = ("get", "post", "delete", "put", "patch")
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 OPEN = frozenset({"get_health", "get_readiness"})
-WRITING = frozenset({"create_job", "cancel_job", "rerun_job", "create_sweep", "cancel_sweep"})
+CONTROLS = frozenset({"cancel_job", "pause_job", "resume_job", "retry_job", "change_job", "cancel_sweep"})
+WRITING = CONTROLS | {"create_job", "rerun_job", "create_sweep"}
 CODES = {
     401: ("unauthenticated", "Log in first", "This needs a login or a token."),
     403: ("forbidden", "Not allowed", "Your role is viewer, which may look and not change."),
@@ -106,11 +107,11 @@ def _problems(operation: dict[str, Any]) -> list[int]:
         found.append(403)
     if "path" in where:
         found.append(404)
-    if name in {"cancel_job", "cancel_sweep"}:
+    if name in CONTROLS:
         found.append(409)
     if where or "requestBody" in operation:
         found.append(422)
-    if name in {"create_job", "rerun_job", "create_sweep", "stream_events", "stream_jobs"}:
+    if name in {"create_job", "rerun_job", "retry_job", "create_sweep", "stream_events", "stream_jobs"}:
         found.append(429)
     return found
 

@@ -1,4 +1,4 @@
-"""Jobs: plan, create, list, read, cancel, run again."""
+"""Jobs: plan, create, list, read, cancel, pause, resume, try or run again, change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import JSONResponse
 
-from app import jobs, planning, views
+from app import controls, jobs, planning, views
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unprocessable
 from app.models import Job, JobState, User
@@ -36,6 +36,20 @@ class ListIn(BaseModel):
     q: str | None = Field(None, max_length=80, description="Text in the job's name.")
     after: views.Cursor | None = Field(None, description="`next_cursor` of the page before.")
     limit: int = Field(20, ge=1, le=100)
+
+
+class ChangeIn(BaseModel):
+    """What of a job may be changed; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: planning.Name | None = Field(None, description="For people.")
+    priority: int | None = Field(
+        None,
+        ge=controls.LEAST_PRIORITY,
+        le=controls.GREATEST_PRIORITY,
+        description="Which of its owner's jobs comes first: the greatest.",
+    )
 
 
 @router.post("/jobs/plan", summary="What a job would do and cost; stores nothing")
@@ -94,7 +108,39 @@ def get_job(
 @router.post("/jobs/{job_id}/cancel", summary="Cancel a job: at once when it waits, else its workers stop")
 def cancel_job(job_id: str, services: ServicesDep, user: WriterDep) -> views.JobOut:
     with services.database.write() as session:
-        jobs.cancel(session, jobs.get(session, user, job_id), user)
+        controls.cancel(session, jobs.get(session, user, job_id), user)
+    return _shown(services, user, job_id)
+
+
+@router.post("/jobs/{job_id}/pause", summary="Pause a job: no step begins, and those that run leave a checkpoint")
+def pause_job(job_id: str, services: ServicesDep, user: WriterDep) -> views.JobOut:
+    with services.database.write() as session:
+        controls.pause(session, jobs.get(session, user, job_id), user)
+    return _shown(services, user, job_id)
+
+
+@router.post("/jobs/{job_id}/resume", summary="Let a paused job go on from where it is")
+def resume_job(job_id: str, services: ServicesDep, user: WriterDep) -> views.JobOut:
+    with services.database.write() as session:
+        controls.resume(session, jobs.get(session, user, job_id), user)
+    services.bell.ring()  # after the commit
+    return _shown(services, user, job_id)
+
+
+@router.post(
+    "/jobs/{job_id}/retry",
+    summary="Try a failed or cancelled job again from the steps that are missing; whole ones stay",
+)
+def retry_job(job_id: str, services: ServicesDep, user: WriterDep) -> views.JobOut:
+    controls.retry_now(services, user, job_id)
+    return _shown(services, user, job_id)
+
+
+@router.patch("/jobs/{job_id}", summary="Another name or priority; only an administrator raises a priority above 0")
+def change_job(wanted: ChangeIn, job_id: str, services: ServicesDep, user: WriterDep) -> views.JobOut:
+    with services.database.write() as session:
+        job = jobs.get(session, user, job_id)
+        controls.change(session, job, user, name=wanted.name, priority=wanted.priority)
     return _shown(services, user, job_id)
 
 
@@ -161,5 +207,5 @@ def _spec_of(job: Job) -> JobSpec:
 
 def _etag(job: views.JobOut) -> str:
     """Changes with every event, and with what a waiting job reads of the others."""
-    around = hashlib.sha256(f"{job.sentence} {job.queue}".encode()).hexdigest()[:8]
+    around = hashlib.sha256(f"{job.name} {job.priority} {job.sentence} {job.queue}".encode()).hexdigest()[:8]
     return f'"v{job.version}-{around}"'

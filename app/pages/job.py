@@ -7,7 +7,7 @@ import secrets
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app import jobs
+from app import controls, jobs
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.pages import job_view
 from app.pages.new import submit
@@ -36,7 +36,25 @@ def router() -> APIRouter:
     @routes.post("/cancel")
     def cancel(services: ServicesDep, user: WriterDep, job_id: str) -> Response:
         with services.database.write() as session:
-            jobs.cancel(session, jobs.get(session, user, job_id), user)
+            controls.cancel(session, jobs.get(session, user, job_id), user)
+        return RedirectResponse(f"/jobs/{job_id}", 303)
+
+    @routes.post("/pause")
+    def pause(services: ServicesDep, user: WriterDep, job_id: str) -> Response:
+        with services.database.write() as session:
+            controls.pause(session, jobs.get(session, user, job_id), user)
+        return RedirectResponse(f"/jobs/{job_id}", 303)
+
+    @routes.post("/resume")
+    def resume(services: ServicesDep, user: WriterDep, job_id: str) -> Response:
+        with services.database.write() as session:
+            controls.resume(session, jobs.get(session, user, job_id), user)
+        services.bell.ring()  # after the commit
+        return RedirectResponse(f"/jobs/{job_id}", 303)
+
+    @routes.post("/retry")
+    def retry(services: ServicesDep, user: WriterDep, job_id: str) -> Response:
+        controls.retry_now(services, user, job_id)
         return RedirectResponse(f"/jobs/{job_id}", 303)
 
     @routes.post("/rerun")

@@ -8,7 +8,8 @@ import { Log } from "./log.js";
 const root = byId("job");
 const base = root.dataset.base;
 const isOver = ["succeeded", "failed", "cancelled"].includes(root.dataset.state);
-const LOGGED = ["job", "step", "cancel", "started", "injection", "checkpoint", "log"];
+const CONTROLS = ["cancel", "pause", "resume", "retry", "change"]; // what people did
+const LOGGED = ["job", "step", ...CONTROLS, "started", "injection", "checkpoint", "log"];
 
 const curves = new Curves(base, {
   iterations: Number(root.dataset.iterations),
@@ -105,7 +106,7 @@ on("progress", showProgress);
 on("any", ({ kind }) => {
   if (LOGGED.includes(kind)) log.news();
 });
-for (const kind of ["job", "step", "cancel", "started"]) on(kind, refresh);
+for (const kind of ["job", "step", ...CONTROLS, "started"]) on(kind, refresh);
 on("step", ({ data }) => {
   if (data.state === "succeeded" && data.kind === "teach") curves.refreshResults();
 });

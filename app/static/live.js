@@ -2,7 +2,8 @@
 // Each piece of news is dispatched on `document` as `fadrm:<kind>`, its detail being {seq, kind, step_id, at, data}.
 import { getJson } from "./dom.js";
 
-const KINDS = ["job", "step", "started", "metrics", "progress", "injection", "preview", "log", "checkpoint", "cancel"];
+const KINDS = ["job", "step", "started", "metrics", "progress", "injection", "preview", "log", "checkpoint", "cancel",
+  "pause", "resume", "retry", "change"];
 const ENDS = new Set(["succeeded", "failed", "cancelled"]);
 const OPEN_WITHIN = 5000; // ms; a proxy that buffers never opens
 const ERRORS_BEFORE_POLLING = 2;

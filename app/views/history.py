@@ -14,14 +14,18 @@ from app.models import Attempt, Event, Job, Step, Worker, utc_now
 from app.views.out import Out
 from app.views.sentences import ONLINE_S, duration
 
-LOG_KINDS = ("job", "step", "cancel", "started", "injection", "checkpoint", "log")
+CONTROL_KINDS = ("cancel", "pause", "resume", "retry", "change")  # what people did
+LOG_KINDS = ("job", "step", *CONTROL_KINDS, "started", "injection", "checkpoint", "log")
 
 
 class EventOut(Out):
     """One event of a job, numbered without gap."""
 
     seq: int
-    kind: str = Field(description="job, step, cancel, started, progress, metrics, injection, preview, checkpoint, log.")
+    kind: str = Field(
+        description="job, step, started, progress, metrics, injection, preview, checkpoint, log, and what people did: "
+        "cancel, pause, resume, retry, change."
+    )
     job_id: str
     step_id: int | None
     at: datetime
@@ -141,6 +145,15 @@ def _words(kind: str, data: dict[str, Any]) -> tuple[str, str]:
             level, message = _step_words(data)
         case "cancel":
             level, message = "warning", f"{data['by']} asked for the job to be cancelled."
+        case "pause":
+            message = f"{data['by']} paused the job."
+        case "resume":
+            message = f"{data['by']} let the job go on."
+        case "retry":
+            message = f"{data['by']} had {data['steps']} {'step' if data['steps'] == 1 else 'steps'} tried again."
+        case "change":
+            told = " and ".join(f"{field} to {value}" for field, value in data.items() if field != "by")
+            message = f"{data['by']} changed the {told}."
         case "started":
             resumed = f", going on at {data['resumed_at']}" if data.get("resumed_at") else ""
             message = f"{data['total']} {data['unit']} on {data['device']}{resumed}."

@@ -80,6 +80,9 @@ class QueueOut(Out):
 
     position: int | None = Field(description="1 is next; null when the job does not wait in line.")
     ahead: int
+    starts_in_minutes: int | None = Field(
+        None, description="About; null when the job does not wait, or nobody can know."
+    )
 
 
 class JobSummary(Out):
@@ -99,6 +102,8 @@ class JobSummary(Out):
     teachers: list[str]
     sweep_id: str | None = Field(None, description="The sweep that made it.")
     cancel_requested: bool
+    paused_by: str | None = Field(None, description="Who paused it; while steps still run, it is on the way there.")
+    priority: int = Field(0, description="-2 to 2: which of its owner's jobs comes first.")
     error: JobError | None
     queue: QueueOut
     version: int = Field(description="Raised by every event of the job: `last_seq` of its events.")
@@ -182,7 +187,7 @@ def _summaries(session: Session, jobs: Sequence[Job]) -> list[tuple[JobSummary, 
 
 def _summary(job: Job, steps: Sequence[Step], owner: User, around: Surroundings) -> JobSummary:
     done = progress(job, steps)
-    ahead = around.ahead(job)
+    ahead = around.line.ahead(job.id)
     return JobSummary(
         id=job.id,
         name=job.name,
@@ -198,8 +203,12 @@ def _summary(job: Job, steps: Sequence[Step], owner: User, around: Surroundings)
         teachers=[teacher["network"] for teacher in job.spec["teachers"]],
         sweep_id=job.sweep_id,
         cancel_requested=job.cancel_requested,
+        paused_by=job.paused_by,
+        priority=job.priority,
         error=JobError.model_validate(job.error) if job.error else None,
-        queue=QueueOut(position=None if ahead is None else ahead + 1, ahead=ahead or 0),
+        queue=QueueOut(
+            position=None if ahead is None else ahead + 1, ahead=ahead or 0, starts_in_minutes=around.starts_in_min(job)
+        ),
         version=job.last_seq,
         created_at=job.created_at,
         started_at=job.started_at,
@@ -213,7 +222,7 @@ def urls(job_id: str) -> dict[str, str]:
     base = f"/api/v1/jobs/{job_id}"
     return {
         "self": base,
-        "cancel": f"{base}/cancel",
+        **{action: f"{base}/{action}" for action in ("cancel", "pause", "resume", "retry")},
         "events": f"{base}/events",
         "stream": f"{base}/events/stream",
         "metrics": f"{base}/metrics",
@@ -252,6 +261,7 @@ def progress(job: Job, steps: Sequence[Step]) -> float:
 
 
 def _eta_seconds(job: Job, done: float) -> float | None:
-    if job.started_at is None or job.state in TERMINAL_JOB_STATES or done < ENOUGH_FOR_ETA:
+    resting = job.state in TERMINAL_JOB_STATES or job.paused_by is not None
+    if job.started_at is None or resting or done < ENOUGH_FOR_ETA:
         return None
     return round((utc_now() - job.started_at).total_seconds() * (1 - done) / done, 1)

@@ -10,18 +10,24 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.jobs import stops
 from app.models import Job, JobState, Step, StepState, Worker, utc_now
+from app.views.line import Line, line
 from engine.plan import StepKind
 
+MOST_NAMES = 2  # of jobs in one sentence
 ONLINE_S = 30  # a worker that was not heard of for so long is taken for gone
 DOING = {
     StepKind.PREPARE: "Reading the images",
     StepKind.TEACH: "Training the teacher",
+    StepKind.OBSERVE: "Measuring the images inside the teacher",
     StepKind.SELECT: "Choosing patches",
     StepKind.RECOVER: "Recovering images",
     StepKind.RELABEL: "Making soft labels",
     StepKind.EVALUATE: "Training students",
+    StepKind.CONTINUAL: "Training students on classes that come in groups",
     StepKind.PACKAGE: "Packing the download",
+    StepKind.EXPORT: "Writing the download in another form",
 }
 
 
@@ -30,22 +36,22 @@ class Surroundings:
     """What a job waits for lies outside of it: workers, the line, and other jobs at the same step."""
 
     workers_online: int
-    line: tuple[str, ...]  # ids of the jobs that nobody began, in the order in which they are meant to begin
+    line: Line  # empty where nobody waits
     keys_at_work: frozenset[str]  # of steps that run now
 
-    def ahead(self, job: Job) -> int | None:
-        """How many jobs are before this one; None when it is not in line."""
-        return self.line.index(job.id) if job.id in self.line else None
+    def starts_in_min(self, job: Job) -> int | None:
+        """About how many minutes until a job begins; None when that is not known."""
+        seconds = self.line.starts_in_s(job.id, self.workers_online)
+        return None if seconds is None else round(seconds / 60)
 
 
 def surroundings(session: Session, steps: Sequence[Step]) -> Surroundings:
     """Look around on behalf of these steps."""
     waiting = {step.key for step in steps if step.state == StepState.QUEUED}
     at_work = select(Step.key).where(Step.key.in_(waiting), Step.state == StepState.RUNNING)
-    line = select(Job.id).where(Job.state == JobState.QUEUED).order_by(Job.priority.desc(), Job.id)
     return Surroundings(
         workers_online=workers_online(session),
-        line=tuple(session.scalars(line)),
+        line=line(session, time.time()) if waiting else Line(used={}),
         keys_at_work=frozenset(session.scalars(at_work)) if waiting else frozenset(),
     )
 
@@ -66,11 +72,18 @@ def sentence(job: Job, steps: Sequence[Step], around: Surroundings) -> str:
         case JobState.FAILED:
             return str(job.error["message"]) if job.error else "Failed."
     running = [step for step in steps if step.state == StepState.RUNNING]
-    if job.cancel_requested:
-        return "Stopping." if running else "Cancelled."
-    if job.error:
-        return f"Failed, and stopping what still runs: {job.error['message']}"
+    if stops(job):
+        return f"Failed, and stopping what still runs: {job.error['message']}" if job.error else "Stopping."
+    if job.paused_by is not None:
+        return _pausing(job, steps, bool(running))
     return _working(running) if running else _waiting(job, steps, around)
+
+
+def _pausing(job: Job, steps: Sequence[Step], runs: bool) -> str:
+    if runs:
+        return f"Pausing, as {job.paused_by} asked: what runs leaves a checkpoint first."
+    done = sum(step.state == StepState.SUCCEEDED for step in steps)
+    return f"Paused by {job.paused_by}; " + (f"keeps {done} of {len(steps)} steps." if done else "nothing is done yet.")
 
 
 def _working(running: Sequence[Step]) -> str:
@@ -93,10 +106,45 @@ def _waiting(job: Job, steps: Sequence[Step], around: Surroundings) -> str:
         return f"Waiting for another job, which is at a step that this one needs too: {shared.title}."
     if pause_s > 0:
         return f"Waiting {pause_s:.0f} s before it tries again: the last attempt ended without a word."
-    ahead = around.ahead(job)
-    if ahead:
-        return f"Waiting in line: {_count(ahead, 'job')} ahead."
-    return "Waiting for a free worker: next in line."
+    return _in_line(job, around)
+
+
+def _in_line(job: Job, around: Surroundings) -> str:
+    ahead, minutes = around.line.ahead(job.id) or 0, around.starts_in_min(job)
+    place = f"{_ordinal(ahead + 1)} in line" if ahead else "next in line"
+    if around.line.busy_workers() < around.workers_online and not ahead:
+        return "Waiting for a free worker: next in line."
+    parts = [f"Waiting, {place}", _busy(job, around.line)]
+    return ": ".join(filter(None, parts)) + (f"; starts {_soon(minutes)}." if minutes is not None else ".")
+
+
+def _busy(job: Job, now: Line) -> str:
+    """What workers do instead. Jobs of others are not named: they are theirs to see."""
+    if not now.busy:
+        return ""
+    named = [f"“{member.name}”" for member in now.busy if member.owner_id == job.owner_id]
+    others = len(now.busy) - len(named)
+    shown = [*named[:MOST_NAMES], *([_count(len(named) - MOST_NAMES, "more job")] if len(named) > MOST_NAMES else [])]
+    if others:
+        shown.append(_count(others, "job") + " of other people")
+    workers = now.busy_workers()
+    return f"{_count(workers, 'worker')} {'is' if workers == 1 else 'are'} busy with {_listed(shown)}"
+
+
+def _soon(minutes: int) -> str:
+    if minutes < 1:
+        return "in less than a minute"
+    return f"in about {minutes} min" if minutes < 90 else f"in about {round(minutes / 60)} h"
+
+
+def _ordinal(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in {11, 12, 13} else "th"
+    return f"{number}{ending}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _after(job: Job) -> str:

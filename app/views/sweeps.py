@@ -37,7 +37,9 @@ class SweepSummary(Out):
     id: str
     name: str
     owner: OwnerOut
-    state: str = Field(description="queued, running, or once all jobs have ended: failed, cancelled, succeeded.")
+    state: str = Field(
+        description="queued, running, paused, or once all jobs have ended: failed, cancelled, succeeded."
+    )
     jobs: dict[str, int] = Field(description="How many are in each state.")
     ended: int
     total: int
@@ -180,7 +182,8 @@ def _summary(sweep: Sweep, owner: User, found: Sequence[ByState]) -> SweepSummar
 def sweep_state(counts: Mapping[str, int]) -> JobState:
     """One word for many jobs: what moves first, then the worst news."""
     if not counts.keys() <= TERMINAL_JOB_STATES:
-        return JobState.QUEUED if counts.keys() == {JobState.QUEUED} else JobState.RUNNING
+        alike = next(iter(counts)) if len(counts) == 1 else ""
+        return JobState(alike) if alike in {JobState.QUEUED, JobState.PAUSED} else JobState.RUNNING
     return next(state for state in (JobState.FAILED, JobState.CANCELLED, JobState.SUCCEEDED) if state in counts)
 
 

@@ -17,10 +17,14 @@ from tests.app.world import PNG, Person, World, spec_body
 
 OPEN = {"/healthz", "/readyz", "/login", "/static/{digest}/{name:path}", "/static/vendor/{name:path}"}
 OF_A_JOB = ("{job_id}", "{sha256}", "{sweep_id}", "/api/v1/stream")
+OF_UNFINISHED = ("/cancel", "/pause", "/resume", "/retry")  # refused for a job that has succeeded
 FOR_WRITERS = {
     "/api/v1/jobs",
     "/api/v1/jobs/{job_id}/cancel",
+    "/api/v1/jobs/{job_id}/pause",
     "/api/v1/jobs/{job_id}/rerun",
+    "/api/v1/jobs/{job_id}/resume",
+    "/api/v1/jobs/{job_id}/retry",
     "/api/v1/sweeps",
     "/api/v1/sweeps/{sweep_id}/cancel",
     "/jobs/new",
@@ -31,6 +35,7 @@ FOR_WRITERS = {
 SWEEP = {"spec": spec_body(), "axes": [{"name": "seed", "path": "/seed", "values": [0]}]}
 BODIES = {
     "/api/v1/jobs": {"spec": spec_body()},
+    "/api/v1/jobs/{job_id}": {"name": "another"},
     "/api/v1/jobs/plan": {"spec": spec_body()},
     "/api/v1/sweeps": SWEEP,
     "/api/v1/sweeps/plan": SWEEP,
@@ -89,7 +94,7 @@ def send(client: TestClient, operation: Operation, places: dict[str, str], who: 
         path = path.replace(f"{{{name}}}", value)
     query = f"?jobs={places['job_id']}" if path == "/api/v1/stream" else ""
     client.headers.pop("authorization", None)
-    body = BODIES.get(operation.path) if operation.method == "POST" else None
+    body = BODIES.get(operation.path) if operation.method in {"POST", "PATCH"} else None
     answer = client.request(operation.method, path + query, headers=who.headers if who else {}, json=body)
     if answer.status_code == 303 and answer.headers["location"].startswith("/login?next="):
         return 401
@@ -140,7 +145,7 @@ def test_owners_and_administrators_reach_everything(
         status = send(client, operation, places, person)
         if "{token_id}" in operation.path:  # tokens are their owner's only
             assert status == (204 if name == "owner" else 404)
-        elif "cancel" in operation.path:
+        elif operation.path.endswith(OF_UNFINISHED):
             assert status == 409
         else:
             assert status < 400 or status == 422, (operation, status)
@@ -151,12 +156,12 @@ def test_viewers_change_nothing(
 ) -> None:
     viewer = world.person("viewer", "viewer")
     for operation in closed:
-        if operation.method == "POST" and operation.path in FOR_WRITERS:
+        if (operation.method == "POST" and operation.path in FOR_WRITERS) or operation.method == "PATCH":
             assert send(client, operation, places, viewer) == 403, operation
 
 
-def test_only_posts_and_deletes_change_something(closed: list[Operation]) -> None:
-    assert {operation.method for operation in closed} <= {"GET", "HEAD", "POST", "DELETE"}
+def test_only_posts_patches_and_deletes_change_something(closed: list[Operation]) -> None:
+    assert {operation.method for operation in closed} <= {"GET", "HEAD", "POST", "PATCH", "DELETE"}
 
 
 def test_what_is_mounted_is_behind_the_door_too(app: FastAPI, anonymous: TestClient, world: World) -> None:

@@ -15,7 +15,7 @@ from app.api.document import examples
 from app.problems import MEDIA_TYPE, Problem
 from tests.app.world import World
 
-METHODS = ("get", "post", "delete")
+METHODS = ("get", "post", "patch", "delete")
 
 
 def described(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -50,7 +50,7 @@ def test_a_created_job_waits_with_all_its_steps(client: TestClient, owner: Perso
     job = answer.json()
     assert answer.status_code == 201 and answer.headers["location"] == f"/api/v1/jobs/{job['id']}"
     assert job["state"] == "queued" and job["name"] == "Ångström" and job["owner"]["id"] == owner.user.id
-    assert job["sentence"] == "Waiting: no worker is connected." and job["queue"] == {"position": 1, "ahead": 0}
+    assert job["sentence"] == "Waiting: no worker is connected." and job["queue"]["position"] == 1
     assert {step["state"] for step in job["steps"]} == {"queued"}
     assert [stage["kind"] for stage in job["stages"]] == [kind for kind in StepKind if kind in USUAL]
 

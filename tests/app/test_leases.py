@@ -9,10 +9,12 @@ from threading import Barrier
 import pytest
 from sqlalchemy import func, select, update
 
-from app import jobs, leases
+from app import claims, jobs, leases
+from app.claims import Holder
 from app.errors import TooMany, Unprocessable
-from app.leases import Holder, Lease, LeaseLost, Reaper
+from app.leases import Lease, LeaseLost
 from app.models import Attempt, Job, Metric, Step
+from app.reaper import Reaper
 from app.sweeper import Sweeper, expire_all, sweep
 from engine import events
 from engine.errors import ErrorReport
@@ -45,7 +47,7 @@ def test_many_who_claim_at_once_get_different_steps(any_world: World) -> None:
         holder = Holder(worker=f"w{number}", host="h", device="cpu")
         while True:
             with any_world.services.database.write() as session:
-                lease = leases.claim(session, holder, max_running_per_user=CAP)
+                lease = claims.claim(session, holder, max_running_per_user=CAP)
                 running = session.execute(
                     select(Job.owner_id, func.count())
                     .join(Step, Step.job_id == Job.id)
@@ -131,7 +133,7 @@ def test_a_worker_goes_on_with_the_job_whose_engine_it_has(any_world: World) -> 
     any_world.submit(owner, wide("a", 1))
     other = any_world.submit(owner, wide("b", 1))
     with any_world.services.database.write() as session:
-        lease = leases.claim(session, Holder(worker="w", host="h", device="cpu"), prefer_job=other.id)
+        lease = claims.claim(session, Holder(worker="w", host="h", device="cpu"), prefer_job=other.id)
     assert lease is not None and lease.job_id == other.id
 
 

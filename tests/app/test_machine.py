@@ -1,87 +1,54 @@
-"""The rules of jobs and leases under every order of events: submits, claims, heartbeats, crashes, cancels, reapers, and
-workers that come back with a lease they lost. The invariants are those of docs/reliability (I1 to I9).
+"""The rules of jobs and leases under every order of events: submits, claims, heartbeats, crashes, reapers, people who
+cancel, pause, resume, retry and prefer, and workers that come back with a lease they lost. What must be true: machine.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
-    RuleBasedStateMachine,
     initialize,
-    invariant,
     multiple,
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
-from app import auth, jobs, leases
+from app import claims, controls, jobs, leases
+from app.claims import Holder
 from app.db import Base, Database
-from app.errors import Conflict, TooMany, Unprocessable
-from app.leases import Holder, Lease, LeaseLost, Reaper
-from app.models import TERMINAL_JOB_STATES, TERMINAL_STEP_STATES, Attempt, Event, Job, Metric, Step, StepNeed
+from app.errors import Conflict, Forbidden, TooMany, Unprocessable
+from app.jobs import Wish
+from app.leases import Lease
+from app.models import TERMINAL_JOB_STATES, TERMINAL_STEP_STATES, Attempt, Job, Step
+from app.reaper import Reaper
 from engine import events
 from engine.errors import ErrorReport
-from engine.plan import Plan, StepKind
-from engine.plan import Step as PlanStep
+from tests.app.histories import ENDED, check_histories
+from tests.app.machine import LEASE_S, MAX_UNFINISHED, OWNERS, Known, diamond
 from tests.app.world import SPEC
 
-MAX_UNFINISHED, LEASE_S = 4, 60.0
-OWNERS, WORKERS = ("ann", "bob"), ("w1", "w2", "w3")
+WORKERS = ("w1", "w2", "w3")
+MAY_REFUSE = {  # states in which a job cannot be ...
+    "cancel": {"succeeded", "failed"},
+    "pause": TERMINAL_JOB_STATES,
+    "resume": TERMINAL_JOB_STATES,
+    "retry": {"succeeded", "paused"},
+}
 WHOSE = st.sampled_from(["good", "good", "rival", "any"])
-ENDED = {"succeeded", "cached", "failed", "crashed", "lost", "released", "cancelled"}
 ERROR = ErrorReport(code="nan_loss", message="Not finite.")
 
 
-def diamond(data: str, teacher: str) -> Plan:
-    """Two steps that need nothing, two that need some of them, one that needs those; two plans may share any."""
-    shapes: list[tuple[str, StepKind, list[str]]] = [
-        (data, StepKind.PREPARE, []),
-        (teacher, StepKind.TEACH, []),
-        (f"{data}-{teacher}", StepKind.RECOVER, [data, teacher]),
-        (f"{data}-random", StepKind.SELECT, [data]),
-        (f"{data}-{teacher}-package", StepKind.PACKAGE, [f"{data}-{teacher}", f"{data}-random"]),
-    ]
-    steps = tuple(
-        PlanStep(
-            key=key,
-            kind=kind,
-            title=key,
-            params={},
-            needs={str(index): need for index, need in enumerate(needs)},
-            flop=1.0,
-            size_bytes=1,
-        )
-        for key, kind, needs in shapes
-    )
-    return Plan(steps=steps, rows=(), package=steps[-1].key)
+class Jobs(Known):
+    """What is done to the database."""
 
-
-class Jobs(RuleBasedStateMachine):
-    """What is done to the database, beside what must be true of it."""
-
-    database: ClassVar[Database]
     taken = Bundle("taken")
-
-    def __init__(self) -> None:
-        super().__init__()
-        empty(self.database)
-        with self.database.write() as session:
-            self.owners = {name: auth.add_user(session, name) for name in OWNERS}
-        self.accepted: dict[tuple[str, str] | str, str] = {}  # (owner, key) or id -> id
-        self.held: dict[int, Lease] = {}  # step -> the lease that is good
-        self.past: list[Lease] = []
-        self.heard: dict[int, float] = {}  # step -> when its holder last wrote
-        self.now = 0.0
-        self.reaper = Reaper(LEASE_S)
 
     @initialize()
     def begin(self) -> None:
@@ -125,7 +92,7 @@ class Jobs(RuleBasedStateMachine):
         busy = self._busy()
         with self.database.write() as session:
             prefer_job = session.scalar(select(func.max(Job.id))) if prefer else None
-            lease = leases.claim(
+            lease = claims.claim(
                 session,
                 Holder(worker=worker, host="h", device="cpu"),
                 prefer_job=prefer_job,
@@ -133,9 +100,11 @@ class Jobs(RuleBasedStateMachine):
             )
         if lease is None:
             with self.database.read() as session:
-                assert not leases.is_claimable(session, max_running_per_user=cap)
+                assert not claims.is_claimable(session, max_running_per_user=cap)
             return multiple()
-        assert lease.step_id not in self.held and busy[self._row(lease.job_id).owner_id] < cap
+        job = self._row(lease.job_id)
+        assert lease.step_id not in self.held and busy[job.owner_id] < cap
+        assert job.paused_by is None and not jobs.stops(job), "work was begun that nobody wants now"
         self.held[lease.step_id] = lease
         self.heard[lease.step_id] = self.now
         self.past.append(lease)
@@ -163,8 +132,8 @@ class Jobs(RuleBasedStateMachine):
             "progress": events.Progress(done=x, total=4, unit="epochs"),
         }
         with self._as_holder(lease), self.database.write() as session:
-            stop = leases.record(session, lease, [told[kind] for kind in sorted(kinds)])
-            assert stop == jobs.stops(session.get_one(Job, lease.job_id))
+            wanted = leases.record(session, lease, [told[kind] for kind in sorted(kinds)])
+            assert wanted == jobs.wish(session.get_one(Job, lease.job_id))
             self.heard[lease.step_id] = self.now
 
     @rule(
@@ -191,17 +160,58 @@ class Jobs(RuleBasedStateMachine):
                 case _:
                     leases.crash(session, lease, ERROR)
 
-    @rule(which=st.integers(0, 19))
-    def cancel(self, which: int) -> None:
-        """Seldom, or there would be nothing left to work on."""
+    @rule(which=st.integers(0, 19), how=st.sampled_from(["cancel", "pause", "resume", "retry", "resume", "retry"]))
+    def control(self, which: int, how: str) -> None:
+        """Seldom, or there would be nothing left to work on. What is asked for twice is so already."""
         ids = sorted(set(self.accepted.values()))
         if which >= len(ids):
             return
+        before = self._row(ids[which])
+        whole = self._whole_steps(before.id)
+        for _ in range(2):
+            try:
+                with self.database.write() as session:
+                    self._ask(session, session.get_one(Job, before.id), how)
+            except Conflict:
+                assert before.state in MAY_REFUSE[how] or jobs.stops(before)
+                return
+            except TooMany:
+                assert how == "retry" and self._unfinished("ann") + self._unfinished("bob") >= MAX_UNFINISHED
+                return
+            after = self._row(before.id)
+            match how:
+                case "cancel":
+                    assert jobs.wish(after) == Wish.STOP
+                case "pause":
+                    assert jobs.wish(after) == Wish.PAUSE and (after.state == "paused" or self._is_held(before.id))
+                case _:
+                    assert jobs.wish(after) == Wish.WORK and after.state in {"queued", "running"}
+            assert whole <= self._whole_steps(before.id), "whole steps were lost"
+
+    def _ask(self, session: Session, job: Job, how: str) -> None:
+        match how:
+            case "retry":
+                controls.retry(session, job, self.owners["ann"], max_unfinished=MAX_UNFINISHED)
+            case _:
+                getattr(controls, how)(session, job, self.owners["ann"])
+
+    @rule(which=st.integers(0, 9), priority=st.integers(-2, 2), by=st.sampled_from([*OWNERS, "root"]))
+    def prefer(self, which: int, priority: int, by: str) -> None:
+        """A priority orders what waits, and changes nothing else."""
+        ids = sorted(set(self.accepted.values()))
+        if which >= len(ids):
+            return
+        before = self._row(ids[which])
         try:
             with self.database.write() as session:
-                jobs.cancel(session, session.get_one(Job, ids[which]), self.owners["ann"])
+                controls.change(session, session.get_one(Job, before.id), self.owners[by], priority=priority)
+        except Forbidden:
+            assert by != "root" and priority > max(before.priority, 0)
         except Conflict:
-            assert self._row(ids[which]).state in {"succeeded", "failed"}
+            assert before.state in TERMINAL_JOB_STATES
+        else:
+            assert self._row(before.id).priority == priority
+            assert by == "root" or priority <= max(before.priority, 0)
 
     @rule(seconds=st.sampled_from([1.0, 20.0, 59.0, 61.0]), restarts=st.booleans())
     def time_passes(self, seconds: float, restarts: bool) -> None:
@@ -215,115 +225,12 @@ class Jobs(RuleBasedStateMachine):
             assert self.now - self.heard[lease.step_id] >= LEASE_S, "a lease that was renewed in time was taken away"
             assert self.held.pop(lease.step_id).fence == lease.fence
 
-    @contextlib.contextmanager
-    def _as_holder(self, lease: Lease, *, ends: bool = False) -> Iterator[None]:
-        """Must work for the good lease, and raise LeaseLost without an effect for any other."""
-        held = self.held.get(lease.step_id)
-        good = held is not None and held.fence == lease.fence
-        before = None if good else self._everything()
-        try:
-            yield
-        except LeaseLost:
-            assert not good and before == self._everything()
-        else:
-            assert good, "a lease that was lost still had an effect"
-            if ends:
-                del self.held[lease.step_id]
-
-    def _pick(self, whose: str, number: int, lease: Lease) -> Lease:
-        """A lease that is good, or one that was lost to somebody who holds the step now, or just the given one."""
-        if whose == "rival":
-            found = [old for old in self.past if self.held.get(old.step_id, old).fence != old.fence]
-        else:
-            found = [self.held[step_id] for step_id in sorted(self.held)] if whose == "good" else []
-        return found[number % len(found)] if found else lease
-
-    def _everything(self) -> list[Any]:
-        with self.database.read() as session:
-            return [
-                session.execute(select(table.__table__).order_by(*table.__table__.primary_key)).all()
-                for table in (Job, Step, Event, Attempt, Metric)
-            ]
-
-    def _row(self, job_id: str) -> Job:
-        with self.database.read() as session:
-            return session.get_one(Job, job_id)
-
-    def _unfinished(self, owner: str) -> int:
-        query = select(func.count()).select_from(Job).where(Job.owner_id == self.owners[owner].id)
-        with self.database.read() as session:
-            return session.scalar(query.where(Job.state.not_in(TERMINAL_JOB_STATES))) or 0
-
-    def _busy(self) -> Counter[str]:
-        """Running steps of each user."""
-        query = select(Job.owner_id).join(Step, Step.job_id == Job.id).where(Step.state == "running")
-        with self.database.read() as session:
-            return Counter(session.scalars(query))
-
-    @invariant()
-    def accepted_jobs_and_no_others_exist(self) -> None:
-        with self.database.read() as session:
-            assert set(session.scalars(select(Job.id))) == set(self.accepted.values())
-
-    @invariant()
-    def running_steps_are_those_that_are_held(self) -> None:
-        with self.database.read() as session:
-            running = session.scalars(select(Step).where(Step.state == "running")).all()
-        assert {step.id: step.fence for step in running} == {id_: lease.fence for id_, lease in self.held.items()}
-        assert len({step.key for step in running}) == len(running), "equal steps run twice at once"
-        assert all(step.worker for step in running)
-
-    @invariant()
-    def nothing_runs_before_what_it_needs(self) -> None:
-        with self.database.read() as session:
-            states: dict[int, str] = dict(session.execute(select(Step.id, Step.state)).all())
-            edges = session.execute(select(StepNeed.step_id, StepNeed.need_id)).all()
-        for step_id, need_id in edges:
-            if states[step_id] in {"running", "succeeded", "failed"}:
-                assert states[need_id] == "succeeded"
-
-    def histories_are_legal(self) -> None:
-        """Asked at the end: events are only ever appended, so what was wrong at any time is wrong still."""
-        with self.database.read() as session:
-            for job in session.scalars(select(Job)).all():
-                told = session.scalars(select(Event).where(Event.job_id == job.id).order_by(Event.seq)).all()
-                steps = {step.id: step for step in jobs.steps_of(session, job.id)}
-                assert [event.seq for event in told] == list(range(1, job.last_seq + 1))
-                self._check_states(job, told)
-                self._check_steps(steps, told)
-
-    def _check_states(self, job: Job, told: Any) -> None:
-        states = [event.data["state"] for event in told if event.kind == "job"]
-        assert states[0] == "queued" and states[-1] == job.state
-        assert sum(state in TERMINAL_JOB_STATES for state in states) <= 1
-        assert all(state not in TERMINAL_JOB_STATES for state in states[:-1]), "a terminal state was left"
-        if job.state in TERMINAL_JOB_STATES:
-            assert told[-1].kind == "job", "something was told after the end"
-
-    def _check_steps(self, steps: dict[int, Step], told: Any) -> None:
-        """Replay each step's events: claims and ends take turns, fences rise, and only the holder speaks."""
-        fences: dict[int, int] = defaultdict(int)
-        holders: dict[int, int | None] = defaultdict(lambda: None)
-        ends: Counter[int] = Counter()
-        for event in told:
-            if event.step_id is None:
-                continue
-            if event.kind == "step" and event.data["state"] == "running":
-                assert holders[event.step_id] is None and event.fence > fences[event.step_id]
-                fences[event.step_id] = holders[event.step_id] = event.fence
-                continue
-            assert holders[event.step_id] == event.fence, "somebody spoke who did not hold the step"
-            if event.kind == "step":
-                assert event.data["outcome"] in ENDED
-                holders[event.step_id] = None
-                ends[event.step_id] += event.data["state"] in TERMINAL_STEP_STATES
-        for step in steps.values():
-            assert step.fence == fences[step.id] and ends[step.id] <= 1
-            assert (holders[step.id] is not None) == (step.state == "running")
-
     def teardown(self) -> None:
-        """Work goes on undisturbed: then every job ends, and the database still makes sense."""
+        """Everything is resumed, and work goes on undisturbed: then every job ends, and the database still makes sense."""
         with self.database.write() as session:
+            for job in session.scalars(select(Job).where(Job.paused_by.is_not(None))).all():
+                with contextlib.suppress(Conflict):  # it is being stopped
+                    controls.resume(session, job, self.owners["ann"])
             for step in session.scalars(select(Step).where(Step.state == "running")).all():
                 self.reaper.expire(session, step)
         self.held.clear()
@@ -338,20 +245,8 @@ class Jobs(RuleBasedStateMachine):
             left = session.scalars(select(Job.id).where(Job.state.not_in(TERMINAL_JOB_STATES))).all()
             assert not left, "a job was forgotten"
             assert not session.scalars(select(Step.id).where(Step.state.not_in(TERMINAL_STEP_STATES))).all()
-            outcomes = session.scalars(select(Attempt.outcome)).all()
-        assert set(outcomes) <= ENDED
-        self.histories_are_legal()
-
-
-def empty(database: Database) -> None:
-    """No rows at all."""
-    with database.write() as session:
-        if session.get_bind().dialect.name == "postgresql":
-            tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
-            session.execute(text(f"TRUNCATE {tables} RESTART IDENTITY"))
-        else:
-            for table in reversed(Base.metadata.sorted_tables):
-                session.execute(table.delete())
+            assert set(session.scalars(select(Attempt.outcome))) <= ENDED
+            check_histories(session)
 
 
 def run(database: Database, examples: int, steps: int) -> None:

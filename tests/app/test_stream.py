@@ -16,7 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import delete
 
-from app import jobs
+from app import controls, jobs
 from app.frames import RECENT
 from app.jobs import Note
 from app.main import Server, create_app, server
@@ -48,7 +48,7 @@ class Live:
     def cancel(self, job_id: str) -> None:
         """The end of a job."""
         with self.world.services.database.write() as session:
-            jobs.cancel(session, session.get_one(Job, job_id), self.world.person("owner").user)
+            controls.cancel(session, session.get_one(Job, job_id), self.world.person("owner").user)
 
     @contextmanager
     def open(self, path: str, who: Person | None = None, *, last_id: str | None = None) -> Iterator[httpx.Response]:

@@ -9,8 +9,10 @@ from typing import Any
 
 from sqlalchemy import select
 
-from app import auth, jobs, leases
-from app.leases import Holder, Lease
+from app import auth, claims, jobs, leases
+from app.claims import Holder
+from app.jobs import Wish
+from app.leases import Lease
 from app.models import Job, Step, User, Worker
 from app.services import Services
 from engine import events
@@ -98,10 +100,10 @@ class World:
     def claim(self, holder: Holder = HOLDER) -> Lease | None:
         """A step to work on."""
         with self.services.database.write() as session:
-            return leases.claim(session, holder)
+            return claims.claim(session, holder)
 
-    def tell(self, lease: Lease, *told: events.Event, blobs: dict[str, str] | None = None) -> bool:
-        """Events of a step; whether to stop."""
+    def tell(self, lease: Lease, *told: events.Event, blobs: dict[str, str] | None = None) -> Wish:
+        """Events of a step; what is wanted of it."""
         with self.services.database.write() as session:
             return leases.record(session, lease, told, blobs)
 

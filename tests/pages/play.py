@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from sqlalchemy.orm import Session
 
-from app import leases
+from app import claims, leases
 from app.models import Worker, utc_now
 from app.services import Services
 from engine import events
@@ -21,7 +21,7 @@ from engine.plan import StepKind
 from engine.store import write_manifest
 
 TILE, GAP, COLUMNS = 16, 2, 10
-HOLDER = leases.Holder(worker="bench:cpu:0", host="bench", device="cpu")
+HOLDER = claims.Holder(worker="bench:cpu:0", host="bench", device="cpu")
 TEACHER_PCT = 97.5
 ENDS = {"distilled": 94.6, "rded": 93.8, "patches": 93.5, "random": 91.9}
 
@@ -48,7 +48,7 @@ class Player:
         """Take the next step."""
         self.beat()
         with self.services.database.write() as session:
-            self.lease = leases.claim(session, HOLDER)
+            self.lease = claims.claim(session, HOLDER)
         if self.lease is None:
             return False
         self._told = self._events(self.lease)

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import event
 
 import app.models as _rows  # noqa: F401 - the tables
-from app import auth, jobs, planning
+from app import auth, controls, jobs, planning
 from app.db import Base
 from app.main import Server, create_app, server
 from app.middleware import COOKIE
@@ -96,7 +96,7 @@ class Site:
 
     def cancel(self, job_id: str) -> None:
         with self.services.database.write() as session:
-            jobs.cancel(session, jobs.get(session, self.user, job_id), self.user)
+            controls.cancel(session, jobs.get(session, self.user, job_id), self.user)
 
 
 def _in_no_fear_of_power_cuts(connection: Any, _record: Any) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from app import jobs, machine
+from app import controls, jobs, machine
 from app.bell import Bell
+from app.claims import Holder
 from app.db import Base, Database
 from app.ids import new_id
-from app.leases import Holder
 from app.models import TERMINAL_JOB_STATES, TERMINAL_STEP_STATES, Attempt, Event, Job, JobState, Step, User
 from app.services import Services
 from app.settings import Settings
@@ -69,7 +69,7 @@ class Stage:
 
     def cancel(self, job_id: str) -> None:
         with self.database.write() as session:
-            jobs.cancel(session, session.get_one(Job, job_id), session.get_one(User, "usr_1"))
+            controls.cancel(session, session.get_one(Job, job_id), session.get_one(User, "usr_1"))
 
     def carrier(self, name: str = "w0", *, stop: Callable[[], bool] = lambda: False, host: str = "here") -> Carrier:
         """A worker's loop in this process."""

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select, text, update
 
-from app import leases, machine
+from app import claims, leases, machine
 from app.models import JobState, Metric, Preview, Step
+from app.reaper import Reaper
 from tests.worker.stage import Stage, kill, scripted
 from worker.execute import Carrier
 
@@ -196,10 +197,10 @@ def test_who_lost_the_lease_ends_its_engine_and_publishes_nothing(any_stage: Sta
     any_stage.until_done(step, 2)
     (pid,) = any_stage.engine_pids()
     with any_stage.database.write() as session:  # as the reaper would, and another worker's claim after it
-        reaper = leases.Reaper(lease_s=1)
+        reaper = Reaper(lease_s=1)
         assert reaper.expire(session, session.scalars(select(Step)).one()) is not None
-        other = leases.Holder(worker="there:cpu:0", host="there", device="cpu")
-        assert leases.claim(session, other) is not None
+        other = claims.Holder(worker="there:cpu:0", host="there", device="cpu")
+        assert claims.claim(session, other) is not None
     any_stage.until(lambda: pid not in any_stage.living_engines())
     thread.join(5)
     row = any_stage.step(step)
@@ -217,8 +218,8 @@ def test_who_finishes_after_losing_the_lease_publishes_nothing(stage: Stage) -> 
     thread = drain(slow)
     stage.until(lambda: stage.ran("begin"))
     with stage.database.write() as session:
-        assert leases.Reaper(lease_s=1).expire(session, session.scalars(select(Step)).one()) is not None
-        assert leases.claim(session, leases.Holder(worker="there:cpu:0", host="there", device="cpu")) is not None
+        assert Reaper(lease_s=1).expire(session, session.scalars(select(Step)).one()) is not None
+        assert claims.claim(session, claims.Holder(worker="there:cpu:0", host="there", device="cpu")) is not None
     thread.join(10)
     assert len(stage.ran()) == 1 and not stage.store.is_whole(step.key)
 
@@ -227,13 +228,13 @@ def test_an_engine_left_by_a_frozen_worker_is_ended_before_the_step_is_tried_aga
     step = scripted("left", units=3, faults=[{"attempt": 1, "at": 1, "do": "hang"}])
     job = stage.submit(step)
     with stage.database.write() as session:
-        lease = leases.claim(session, leases.Holder(worker="here:cpu:frozen", host="here", device="cpu"))
+        lease = claims.claim(session, claims.Holder(worker="here:cpu:frozen", host="here", device="cpu"))
         assert lease is not None
     left = stage.carrier("frozen").engines.start()
     try:
         with stage.database.write() as session:
             leases.set_process(session, lease, pid=left.pid, pid_started=left.started)
-            assert leases.Reaper(lease_s=1).expire(session, session.scalars(select(Step)).one()) is not None
+            assert Reaper(lease_s=1).expire(session, session.scalars(select(Step)).one()) is not None
         assert stage.carrier("fresh").drain() == 1
         assert left.is_over and stage.job(job).state == JobState.SUCCEEDED
     finally:
@@ -245,7 +246,7 @@ def test_a_worker_takes_back_what_it_held_in_an_earlier_life(any_stage: Stage) -
     step = scripted("orphan")
     job = any_stage.submit(step)
     with any_stage.database.write() as session:
-        assert leases.claim(session, any_stage.carrier("w0").holder) is not None
+        assert claims.claim(session, any_stage.carrier("w0").holder) is not None
     any_stage.carrier("w1").drain()
     assert any_stage.job(job).state == JobState.RUNNING  # not another's to take
     any_stage.carrier("w0").drain()

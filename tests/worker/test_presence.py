@@ -7,7 +7,7 @@ import logging
 import pytest
 from sqlalchemy import select
 
-from app.leases import Holder
+from app.claims import Holder
 from app.logs import Facts
 from app.models import Worker
 from app.settings import Settings
