@@ -7,6 +7,7 @@ import shutil
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -82,10 +83,10 @@ def prepare_spec(
     services: Services, spec: JobSpec, name: str | None = None, cache: datasets.FactsCache | None = None
 ) -> Planned:
     """Plan a spec. Raises Unprocessable with pointers into `/spec`."""
-    roots = services.settings.data_roots
+    roots, uploads = services.settings.data_roots, services.store.uploads
     spec = datasets.within_roots(spec, roots)
     _refuse_weights_outside(spec, roots)
-    facts = cache.get(spec.dataset, roots) if cache else datasets.facts_of(spec.dataset, roots)
+    facts = cache.get(spec.dataset, roots, uploads) if cache else datasets.facts_of(spec.dataset, roots, uploads)
     reports = check(spec, facts)
     if reports:
         raise datasets.refused(*reports)
@@ -120,7 +121,8 @@ def _from_preset(name: str, overrides: dict[str, Any]) -> JobSpec:
     preset = PRESETS.get(name)
     if preset is None:
         message = f"There is no preset {name[:80]!r}."
-        hint = f"Choose one of {', '.join(PRESETS)}."
+        near = get_close_matches(name[:80], PRESETS, n=3, cutoff=0.5) or ["demo"]
+        hint = f"Did you mean {' or '.join(near)}? GET /api/v1/presets lists all {len(PRESETS)}."
         raise Unprocessable(
             message, hint=hint, errors=[ErrorReport(code="unknown_preset", message=message, pointer="/preset")]
         )
