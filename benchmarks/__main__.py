@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.timing import Measured, Peaks, agree, compared
-from benchmarks.workloads import FULL, Workload, chosen
+from benchmarks.workloads import FULL, Workload, chosen, on_gpu
 from engine.launch import OPENMP, environment
 
 ROUNDS = 2
@@ -75,6 +75,8 @@ class Bench:
 
     def workload(self, workload: Workload, rounds: int) -> dict[str, Any]:
         """Check, then measure in turn. Raises Failed."""
+        if self.machine["machine"]["device"] == "cuda":
+            workload = on_gpu(workload)
         sides = SIDES.get(workload.kind, USUAL_SIDES)
         told = {"workload": workload.model_dump(), "root": str(self._root / workload.name)}
         found: dict[str, Any] = {"workload": workload.model_dump(), "unit": workload.unit}

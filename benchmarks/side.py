@@ -21,7 +21,7 @@ from benchmarks.plain import PLAIN
 from benchmarks.task import Task
 from benchmarks.timing import Measured
 from benchmarks.whole import WHOLE
-from benchmarks.workloads import Workload, on_gpu
+from benchmarks.workloads import Workload
 from engine import device as devices
 from engine.serve import private_stdout
 
@@ -53,11 +53,11 @@ def serve() -> None:
 
 def _answer(request: Answer) -> Answer:
     device = devices.pick("auto")
-    threads = request["threads"]
-    torch.set_num_threads(threads)
+    torch.set_num_threads(request["threads"])
     if request["do"] == "machine":
         return {"machine": machine.facts(device), "peaks": machine.peaks(device).model_dump()}
     task = _task(request, device)
+    torch.set_num_threads(task.workload.threads or request["threads"])
     match request["do"]:
         case "plant":
             if task.workload.kind != "job":
@@ -73,15 +73,18 @@ def _answer(request: Answer) -> Answer:
 def _task(request: Answer, device: torch.device) -> Task:
     workload = Workload.model_validate(request["workload"])
     checking = request.get("checking", False)
-    workload = workload.checked if checking else on_gpu(workload) if device.type == "cuda" else workload
-    return Task(workload=workload, root=Path(request["root"]), device=device, checking=checking)
+    return Task(
+        workload=workload.checked if checking else workload,
+        root=Path(request["root"]),
+        device=device,
+        checking=checking,
+    )
 
 
 def _side(task: Task, side: str) -> Any:
-    if side == "yardstick":
-        return PLAIN[task.workload.kind](task)
-    devices.configure(task.device)
-    return ours.engine(task)
+    if side != "yardstick" or task.checking:  # to be compared, neither may round as TF32 does
+        devices.configure(task.device)
+    return PLAIN[task.workload.kind](task) if side == "yardstick" else ours.engine(task)
 
 
 def _measured(task: Task, side: str) -> Measured:

@@ -11,9 +11,11 @@ from pydantic import BaseModel
 
 LEAST = 3  # moments of a measurement, however long they take
 # Largest mean absolute difference over mean absolute value, both sides in fp32. Crops of 8-bit images differ by one
-# level in some values, hence more where images are cropped anew; recovery's images are compared after four steps of Adam.
+# level in some values, hence more where images are cropped anew. Recovery is compared over four steps of Adam, whose
+# first are signs of gradients; in untrained networks at 224 px the yardstick's gradient is 1 % from float64's, the
+# engine's 0.2 %.
 TOLERANCES = {
-    "recover.loss": 1e-3,
+    "recover.loss": 2e-3,
     "images": 5e-3,
     "logits": 1e-2,
     "evaluate.loss": 5e-3,

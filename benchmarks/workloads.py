@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from engine.networks import SMALL_BELOW_PX
 
 Kind = Literal["recover", "labels", "student", "teach", "read", "service", "workers", "job"]
+LARGE_BLOCK = 100  # images of ImageNet's size that the authors recover at once
 FOUR_SMALL = ("resnet18", "densenet121", "shufflenet_v2_x0_5", "mobilenet_v2")
 FOUR_LARGE = ("resnet18", "densenet121", "shufflenet_v2_x1_0", "mobilenet_v2")
 
@@ -26,6 +27,7 @@ class Workload(BaseModel, frozen=True, extra="forbid"):
     steps: int = 160  # of recover: the whole budget; a measurement ends before
     images: int = 0  # of teach and read
     epochs: int = 12  # planned; a measurement ends before
+    threads: int | None = None  # that a side computes with; None for as many as the run is given
     enough_s: float = 8.0  # a measurement ends after so long, or when all is done
 
     @property
@@ -47,9 +49,9 @@ class Workload(BaseModel, frozen=True, extra="forbid"):
     @property
     def checked(self) -> Workload:
         """The same, so small that both sides can do all of it in fp32 and be compared."""
-        small = {"classes": min(self.classes, 4), "steps": 4, "epochs": 2, "ipc": min(self.ipc, 2)}
+        small = {"classes": 4, "steps": 4, "epochs": 2, "ipc": min(self.ipc, 2)}
         if self.kind in ("labels", "student"):
-            small |= {"classes": 4, "ipc": 6}
+            small["ipc"] = 6
         return self.model_copy(update=small | {"images": min(self.images, 60)})
 
 
@@ -75,7 +77,7 @@ FULL = (
     Workload(name="student64", kind="student", classes=200, ipc=10, batch=16, resolution=64, epochs=1),
     Workload(name="teach32", kind="teach", images=2048, batch=128, epochs=2),
     Workload(name="read", kind="read", images=10_000, resolution=64, enough_s=60.0),
-    Workload(name="service", kind="service", networks=("resnet18_w16",), steps=1000),
+    Workload(name="service", kind="service", networks=("resnet18_w16",), steps=1000, threads=1),
     Workload(name="workers", kind="workers", networks=("resnet18_w16",), steps=400, ipc=2),
     Workload(name="job", kind="job"),
 )
@@ -105,5 +107,8 @@ def chosen(names: list[str], *, quick: bool) -> list[Workload]:
 
 
 def on_gpu(workload: Workload) -> Workload:
-    """The same for a GPU: the whole budget of the paper, read as seldom as a job reads it."""
-    return workload.model_copy(update={"steps": 2000}) if workload.kind == "recover" else workload
+    """The same for a GPU: the paper's whole budget, read as seldom as a job reads it, and its hundred large images."""
+    if workload.kind != "recover":
+        return workload
+    classes = LARGE_BLOCK if workload.resolution >= SMALL_BELOW_PX else workload.classes
+    return workload.model_copy(update={"steps": 2000, "classes": classes})
