@@ -13,6 +13,7 @@ SUBJECT_TITLES = {
     "rded": "RDED (easiest crops)",
     "patches": "Source patches",
     "random": "Random real images",
+    "herding": "Herding",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from engine.methods import TITLES as METHODS
 from engine.networks import NETWORKS
 
-Kind = Literal["integer", "number", "boolean", "text", "choice", "choices", "numbers", "part", "lines"]
+Kind = Literal["integer", "number", "boolean", "text", "choice", "choices", "numbers", "words", "part", "lines"]
 Schema = Mapping[str, Any]
 RATES = ("lr", "eta")  # of a line of rates, in order
 
@@ -61,6 +61,8 @@ WORDS = {"lr": "Learning rate", "name": "Data set"}
 TITLES = {
     "digits": "Digits",
     "folder": "Folder on the server",
+    "upload": "Uploaded archive",
+    "huggingface": "Hugging Face",
     "torchvision": "Torchvision",
     "uint8": "PyTorch, 8-bit pixels",
     "normalised": "PyTorch, normalised",
@@ -125,6 +127,8 @@ class Field:
         """The value as one types it."""
         if self.value is None:
             return ""
+        if isinstance(self.value, (list, tuple)) and self.kind == "words":
+            return "\n".join(map(str, self.value))
         if isinstance(self.value, (list, tuple)):
             return ", ".join(map(_typed, self.value))
         if isinstance(self.value, Mapping):
@@ -156,6 +160,8 @@ class Field:
             return None
         if self.kind == "lines":
             return dict(_rates(line) for line in text.splitlines() if line.strip())
+        if self.kind == "words":
+            return [line.strip() for line in text.splitlines() if line.strip()]
         if self.kind == "numbers":
             return [_number(part) for part in text.replace(",", " ").split()]
         return _number(text) if self.kind in ("integer", "number") or self._numeric_choice else text
@@ -230,7 +236,8 @@ def field_of(name: str, schema: Schema, value: Any) -> Field:
 
 def _kind(schema: Schema) -> Kind:
     if schema.get("type") == "array":
-        return "choices" if "enum" in schema.get("items", {}) else "numbers"
+        items = schema.get("items", {})
+        return "choices" if "enum" in items else "words" if items.get("type") == "string" else "numbers"
     if "enum" in schema:
         return "choice"
     if "$ref" in schema:

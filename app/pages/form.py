@@ -15,7 +15,7 @@ from engine.methods import TITLES as METHODS
 from engine.spec import JobSpec
 
 MAX_TEACHERS = 8
-ORDER = (*METHODS, "digits", "torchvision", "folder")  # of kinds: the usual ones first
+ORDER = (*METHODS, "digits", "torchvision", "folder", "upload", "huggingface")  # of kinds: the usual ones first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,13 +123,15 @@ def submit(services: Services, user: User, spec: JobSpec, name: str | None, key:
 
 
 def read_draft(posted: Posted) -> Draft:
-    """The form as it was posted, with a teacher more or less where that was asked for."""
+    """The form as it was posted, with a teacher more or less where that was asked for: FADRM with several is FADRM+."""
     spec, action = forms.read(posted), _last(posted, "action")
     teachers = spec["teachers"]
     if action == ADD and len(teachers) < forms.MAX_TEACHERS:
         teachers.append(dict(teachers[-1]))
     if action == REMOVE and len(teachers) > 1:
         teachers.pop()
+    if action in (ADD, REMOVE) and spec["method"]["method"] in ("fadrm", "fadrm+"):
+        spec["method"]["method"] = "fadrm" if len(teachers) == 1 else "fadrm+"  # their fields are the same
     return Draft(spec=spec, name=_last(posted, "name").strip(), preset=_last(posted, "preset"), key=_key(posted))
 
 

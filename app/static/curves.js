@@ -9,7 +9,7 @@ const SUBJECTS = {
   random: { title: "random real", colour: "--random" },
   herding: { title: "herding", colour: "--ink-2" },
 };
-const DENSITY = [{ name: "recover.entropy", title: "Entropy of the teacher's answer, bits", colour: "--distilled", width: 2 }];
+const DENSITY = [{ name: "recover.entropy", title: "Entropy of the teacher's answer, bits", colour: "--distilled", width: 2, marked: true }];
 const WORDS = { "the distilled images": "distilled", "RDED's patches": "rded", "the source patches": "patches", "random real images": "random", "images chosen by herding": "herding" };
 const RECOVER = [
   { name: "recover.loss", title: "Total", colour: "--ink", width: 2, marked: true },

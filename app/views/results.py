@@ -75,7 +75,7 @@ def results(session: Session, job: Job) -> ResultsOut:
         complete=all(row.n == row.planned for row in rows),
         rows=rows,
         teachers=[_teacher(step) for step in steps if step.kind == StepKind.TEACH],
-        verdicts=verdicts([_score(row) for row in rows if row.last]),
+        verdicts=verdicts([_score(row) for row in rows if row.last and row.ipc == job.spec["ipc"]]),
     )
 
 

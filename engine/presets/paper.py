@@ -92,7 +92,7 @@ COLLECTIONS = (
         name="tiny-imagenet",
         title="Tiny-ImageNet",
         dataset=Folder(path="/data/tiny-imagenet-200", resolution=64),
-        where=PLACE,
+        where="Set dataset.path to your copy, as it is unpacked.",
         classes=200,
         train_per_class=500,
         test_per_class=50,

@@ -175,3 +175,21 @@ def test_the_list_follows_its_jobs(visit: Opener, site: Site) -> None:
     expect(page.locator(f"#{job_id} .state")).to_contain_text("succeeded")
     site.submit("Came later")
     expect(page.locator("tbody tr").first).to_contain_text("Came later")
+
+
+def test_an_image_is_looked_at_large_beside_its_patch(visit: Opener, site: Site) -> None:
+    job_id = site.submit()
+    site.player.play()
+    page = job_page(visit, job_id)
+    page.locator("#tiles .tile-image").nth(3).click()
+    expect(page.locator("#lightbox")).to_be_visible()
+    expect(page.locator("#lightbox-title")).to_have_text("3 · ipc 0")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#lightbox-title")).to_have_text("4 · ipc 0")
+    for canvas in ("#lightbox-now", "#lightbox-then"):
+        assert page.locator(canvas).evaluate(
+            "(c) => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v, i) => i % 4 < 3 && v > 0)"
+        )
+    page.keyboard.press("Escape")
+    expect(page.locator("#lightbox")).to_be_hidden()
+    expect(page.locator("#tiles .tile-image").nth(3)).to_be_focused()

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 SPECS = [
     JobSpec(),
     JobSpec(dataset=Folder(path="/data/birds"), method=Rded(), flip=False, ipc=3),
+    JobSpec(dataset=Folder(path="/data/digits", classes=("7", "1", "a robin, red"))),
     JobSpec(
         dataset=Torchvision(name="cifar100"),
         method=Fadrm(alpha=0.123456789, budgets=(7, 8), sizes=(24, 32), crop=False, jitter=0, betas=(0.25, 0.999)),

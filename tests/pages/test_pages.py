@@ -205,8 +205,27 @@ def test_teachers_are_added_and_removed_without_scripts(client: TestClient) -> N
     page = client.get("/jobs/new").text
     two = client.post("/jobs/new", data=fields_of(page) | {"action": "add-teacher"}).text
     assert "Teacher 2" in two and 'name="/teachers/1/network"' in two
+    assert 'value="fadrm+" checked' in two and "There is no plan yet" not in two
     one = client.post("/jobs/new", data=fields_of(two) | {"action": "remove-teacher"}).text
-    assert "Teacher 2" not in one
+    assert "Teacher 2" not in one and 'value="fadrm" checked' in one
+
+
+def test_presets_are_filtered_by_the_address_without_scripts(client: TestClient) -> None:
+    page = client.get("/jobs/new?set=ImageWoof&ipc=10&method=fadrm").text
+    shown = re.findall(r'<li data-set="(\w+)" data-ipc="(\d+)" data-method="([^"]+)">', page)
+    assert shown == [("ImageWoof", "10", "fadrm")] * 2
+    assert "2 of them shown" in page
+
+
+def test_the_plan_says_how_large_labels_and_downloads_become(client: TestClient) -> None:
+    posted = fields_of(client.get("/jobs/new").text) | {"/nested": "1, 5", "/exports": "parquet"}
+    page = client.post("/jobs/new", data=posted | {"action": "check"}).text
+    for words in (
+        "Download of 5 images per class",
+        "Soft labels, 5 of each class",
+        "Export 10 images per class as parquet",
+    ):
+        assert words in page
 
 
 def test_a_clone_begins_with_the_spec_of_its_job(client: TestClient, site: Site) -> None:

@@ -139,9 +139,9 @@ def test_the_plot_is_drawn_and_the_pages_are_for_everybody(visit: Opener, visito
 def _is_for_everybody(page: Page, address: str) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
     page.goto(address)
-    for scheme, rules in SCHEMES:
+    for scheme in SCHEMES:
         page.emulate_media(color_scheme=scheme)
-        found = page.evaluate(f"axe.run(document, {{resultTypes: ['violations']{rules}}})")["violations"]
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
         assert not found, (address, scheme, [(one["id"], one["nodes"][0]["html"]) for one in found])
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, address
