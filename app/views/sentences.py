@@ -126,7 +126,7 @@ def _busy(job: Job, now: Line) -> str:
     others = len(now.busy) - len(named)
     shown = [*named[:MOST_NAMES], *([_count(len(named) - MOST_NAMES, "more job")] if len(named) > MOST_NAMES else [])]
     if others:
-        shown.append(_count(others, "job") + " of other people")
+        shown.append("somebody else’s job" if others == 1 else f"{others} jobs of other people")
     workers = now.busy_workers()
     return f"{_count(workers, 'worker')} {'is' if workers == 1 else 'are'} busy with {_listed(shown)}"
 

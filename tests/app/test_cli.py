@@ -58,8 +58,9 @@ def served(world: World, owner: Person, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def test_help_names_every_command() -> None:
     told = CliRunner().invoke(cli.app, ["--help"]).output
-    words = "up, serve, worker, migrate, login, token, settings, submit, plan, list, watch, cancel, download, doctor"
-    for name in words.split(", "):
+    words = "up, serve, worker, migrate, login, token, settings, submit, plan, list, watch, download, doctor"
+    controls = ", cancel, pause, resume, retry"
+    for name in (words + controls).split(", "):
         assert f" {name} " in told
 
 
@@ -101,6 +102,13 @@ def test_a_preset_is_submitted_and_cancelled(served: World, run: Run) -> None:
     assert code == 0 and "Cancelled" in told
     code, _, told = run("cancel", job_id.strip() + "x")
     assert code == cli.REFUSED and "There is no job" in told
+
+
+def test_a_job_is_paused_resumed_cancelled_and_tried_again(served: World, run: Run, owner: Person) -> None:
+    job = served.submit(owner, chain("p"))
+    said = [run(word, job.id)[:2] for word in ("pause", "resume", "cancel", "retry")]
+    assert [code for code, _ in said] == [0] * 4
+    assert [words.split()[0] for _, words in said] == ["Paused", "Waiting:", "Cancelled.", "Waiting:"]
 
 
 def test_waiting_for_a_job_that_fails_is_an_exit_code(served: World, run: Run, owner: Person) -> None:

@@ -117,6 +117,11 @@ class World:
         with self.services.database.write() as session:
             leases.fail(session, lease, ErrorReport(code="nan_loss", message=message, hint="Lower it."))
 
+    def release(self, lease: Lease) -> None:
+        """A step is given back."""
+        with self.services.database.write() as session:
+            leases.release(session, lease)
+
     def job(self, job_id: str) -> Job:
         """A job's row as it is now."""
         with self.services.database.read() as session:
