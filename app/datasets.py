@@ -15,7 +15,7 @@ from app.errors import Unprocessable
 from engine.datasets import Facts, describe
 from engine.errors import EngineError, ErrorReport
 from engine.folders import SUFFIXES, TEST_FOLDERS, image_folder
-from engine.sources import DatasetSpec, Digits, Folder, Torchvision
+from engine.sources import DatasetSpec, Digits, Folder, Torchvision, Upload
 from engine.spec import JobSpec
 
 POINTER = "/spec/dataset"
@@ -43,7 +43,7 @@ class FactsCache:
     _kept: dict[DatasetSpec, tuple[float, Facts]] = field(default_factory=dict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self, dataset: DatasetSpec, roots: Iterable[Path]) -> Facts:
+    def get(self, dataset: DatasetSpec, roots: Iterable[Path], uploads: Path) -> Facts:
         """The facts as they were at most KEPT_S ago."""
         now = time.monotonic()
         with self._turn:
@@ -51,13 +51,13 @@ class FactsCache:
             kept = self._kept.get(dataset)
         if kept is not None:
             return kept[1]
-        facts = facts_of(dataset, roots)
+        facts = facts_of(dataset, roots, uploads)
         with self._turn:
             self._kept[dataset] = now, facts
         return facts
 
 
-def facts_of(dataset: DatasetSpec, roots: Iterable[Path]) -> Facts:
+def facts_of(dataset: DatasetSpec, roots: Iterable[Path], uploads: Path) -> Facts:
     """The facts of a data set as they are now. Raises Unprocessable, pointing at the field to blame.
 
     A folder may hold links, as subsets of large sets do, but none that leads out of the roots.
@@ -65,14 +65,27 @@ def facts_of(dataset: DatasetSpec, roots: Iterable[Path]) -> Facts:
     try:
         if isinstance(dataset, Folder):
             _refuse_links_outside(Path(dataset.path), [root.resolve() for root in roots])
-        return describe(dataset)
+        return describe(dataset, uploads)
     except EngineError as error:
-        raise refused(error.report) from error
+        raise refused(_without_place(error.report, dataset, uploads)) from error
     except OSError as error:
         report = ErrorReport(
             code="dataset_missing", message=f"The data set cannot be read: {error}.", pointer="/dataset"
         )
         raise refused(report) from error
+
+
+def _without_place(report: ErrorReport, dataset: DatasetSpec, uploads: Path) -> ErrorReport:
+    """Of an upload, people know the names in their archive, and not where it lies."""
+    if not isinstance(dataset, Upload):
+        return report
+    return within_archive(report, Path(dataset.unpacked(uploads).path))
+
+
+def within_archive(report: ErrorReport, folder: Path) -> ErrorReport:
+    """A report on a folder as one on the archive that was unpacked to it."""
+    told = report.message.replace(f"{folder}/", "").replace(str(folder), "the archive")
+    return report.model_copy(update={"message": told[:1].upper() + told[1:], "details": {}})
 
 
 def refused(*reports: ErrorReport) -> Unprocessable:

@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace) -> int:
     from engine.store import Store
 
     spec, store, drain = read_spec(options.spec), Store(options.out / "store"), Drain()
-    facts, device = describe(spec.dataset), devices.pick(options.device)
+    facts, device = describe(spec.dataset, store.uploads), devices.pick(options.device)
     planned = plan(spec, facts)
     devices.configure(device, threads=options.threads or usual_threads(facts.resolution))
     drain.listen()

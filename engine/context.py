@@ -33,6 +33,7 @@ class Context(Generic[Params]):
     device: torch.device
     stop: Callable[[], bool]  # True once the process is asked to end
     downloads: Path  # where fetched data sets are kept
+    uploads: Path  # where uploaded ones are unpacked
 
     def folder(self, role: str) -> Path:
         """The whole step that plays a role, such as "data"."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from engine.errors import DatasetInvalid
+from engine.errors import DatasetInvalid, DatasetMissing
 from engine.folders import Source, index_folder
-from engine.sources import DatasetSpec, Digits, Folder, Torchvision
+from engine.sources import DatasetSpec, Digits, Folder, Torchvision, Upload
 from engine.spec import sha256_of
 
 USUAL_SIDES = (8, 16, 32, 64, 128, 224)  # px; what a folder's resolution defaults to one of
@@ -26,6 +26,7 @@ KNOWN_STATISTICS: dict[str, Statistics] = {
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
 WNID = re.compile(r"n\d{8}")  # a noun of WordNet, which ImageNet's class folders are called by
+UPLOAD_TITLE = "title.txt"  # beside the folder of an upload's classes
 DIGITS_PER_CLASS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 DIGITS_TEST_EVERY = 5  # the 5th, 10th, ... image of each digit is for testing
 
@@ -60,8 +61,8 @@ def held_back_count(images: int, per_class: int) -> int:
     return min(per_class, images // 10)
 
 
-def describe(spec: DatasetSpec) -> Facts:
-    """The facts of a data set. Raises DatasetMissing or DatasetInvalid, naming file and remedy."""
+def describe(spec: DatasetSpec, uploads: Path | None = None) -> Facts:
+    """The facts of a data set. uploads: the store's. Raises DatasetMissing or DatasetInvalid, naming file and remedy."""
     match spec:
         case Digits():
             return _digits(spec)
@@ -69,6 +70,8 @@ def describe(spec: DatasetSpec) -> Facts:
             return _torchvision(spec)
         case Folder():
             return _folder(spec)
+        case Upload():
+            return _upload(spec, uploads)
 
 
 def _digits(spec: Digits) -> Facts:
@@ -121,6 +124,18 @@ def _folder(spec: Folder) -> Facts:
         resolution=spec.resolution or _usual_side(first),
         digest=_digest(spec, train + test),
     )
+
+
+def _upload(spec: Upload, uploads: Path | None) -> Facts:
+    if uploads is None or not (uploads / spec.id).is_dir():
+        raise DatasetMissing(
+            f"There is no upload {spec.id[:12]}... here.",
+            hint="Upload the archive to this server again: it gets the same id.",
+            pointer="/dataset/id",
+        )
+    title = (uploads / spec.id / UPLOAD_TITLE).read_text(encoding="utf-8")
+    # Made from the archive and from how this version unpacks it: when it was unpacked does not matter.
+    return replace(_folder(spec.unpacked(uploads)), title=title, digest=f"upload/{spec.id}/1")
 
 
 def _usual_side(path: Path) -> int:

@@ -19,7 +19,7 @@ from engine.datasets import DIGITS_TEST_EVERY
 from engine.decoding import UNREADABLE, opened, square
 from engine.errors import DatasetMissing
 from engine.folders import index_folder
-from engine.sources import DatasetSpec, Digits, Folder, Torchvision
+from engine.sources import DatasetSpec, Digits, Folder, Torchvision, Upload
 
 
 class ReadError(Exception):
@@ -58,13 +58,15 @@ class Origin:
     note: str = ""
 
 
-def open_origin(spec: DatasetSpec, downloads: Path) -> Origin:
+def open_origin(spec: DatasetSpec, downloads: Path, uploads: Path) -> Origin:
     """The pictures of a data set. Raises DatasetMissing or DatasetInvalid."""
     match spec:
         case Digits():
             return _digits()
         case Folder():
             return _folder(spec)
+        case Upload():
+            return _folder(spec.unpacked(uploads))
         case Torchvision():
             return _torchvision(spec, downloads)
 

@@ -117,4 +117,5 @@ def _context(
         device=device,
         stop=stop,
         downloads=store.root / "downloads",
+        uploads=store.uploads,
     )

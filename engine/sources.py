@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from engine.fields import Part, Resolution, Unique
+
+UNPACKED = "images"  # of an upload: the folder of its class folders
 
 
 class Digits(Part):
@@ -35,6 +38,27 @@ class Folder(Part):
     )
 
 
+class Upload(Part):
+    """A zip of class folders that somebody sent to the server, which unpacked it; `id` is the archive's SHA-256."""
+
+    source: Literal["upload"] = "upload"
+    id: str = Field(pattern=r"^[0-9a-f]{64}$", description="What the upload was answered with.")
+    resolution: Resolution | None = Field(
+        None, description="Side of the square images, in pixels; by default that of the images, at most 224."
+    )
+    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=10_000), Unique] | None = Field(
+        None, description="Class folders to use, in the order of the labels; by default all of them, sorted."
+    )
+    test_fraction: float = Field(
+        0.2, gt=0, lt=0.9, description="Share of each class kept for testing where the archive has no test set."
+    )
+
+    def unpacked(self, uploads: Path) -> Folder:
+        """The same as the folder that the archive was unpacked to."""
+        fields = self.model_dump(exclude={"source", "id"})
+        return Folder(path=str(uploads / self.id / UNPACKED), **fields)
+
+
 class Torchvision(Part):
     """A public data set that torchvision fetches on first use (needs a network once)."""
 
@@ -43,4 +67,4 @@ class Torchvision(Part):
     resolution: Resolution = Field(32, description="Side of the square images, in pixels.")
 
 
-DatasetSpec = Annotated[Digits | Folder | Torchvision, Field(discriminator="source")]
+DatasetSpec = Annotated[Digits | Folder | Upload | Torchvision, Field(discriminator="source")]

@@ -4,6 +4,7 @@ steps/<key>/...          what a step left; its manifest.json was written last, s
 work/<key>/attempt-<n>/  what an attempt is writing
 work/<key>/checkpoints/  what the next attempt goes on from
 blobs/<sha256>           previews: immutable, shown while a step still runs
+uploads/<sha256>/        an archive of images that somebody sent, unpacked: images/<class>/..., title.txt
 """
 
 from __future__ import annotations
@@ -108,6 +109,11 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def uploads(self) -> Path:
+        """Where unpacked uploads lie, each under the SHA-256 of its archive."""
+        return self.root / "uploads"
 
     def step(self, key: str) -> Path:
         """Where a whole step lies."""

@@ -37,8 +37,8 @@ SMALLEST_STD = 1e-3  # of intensities 0..1: a channel that never changes must no
 
 def prepare(context: Context[PrepareParams]) -> Telling:
     """Decode everything, and refuse the set as a whole when a file cannot be read."""
-    title = _refuse_changed(context.params)
-    origin = open_origin(context.params.dataset, context.downloads)
+    title = _refuse_changed(context)
+    origin = open_origin(context.params.dataset, context.downloads, context.uploads)
     writer = _Writer.begin(context, origin)
     yield Started(total=writer.total, unit="images", resumed_at=writer.done)
     if origin.note:
@@ -49,10 +49,10 @@ def prepare(context: Context[PrepareParams]) -> Telling:
     return _describe(context, origin, title)
 
 
-def _refuse_changed(params: PrepareParams) -> str:
+def _refuse_changed(context: Context[PrepareParams]) -> str:
     """The set's title. Raises DatasetInvalid when the files are no longer those that the job was planned with."""
-    facts = describe(params.dataset)
-    if facts.digest != params.digest:
+    facts = describe(context.params.dataset, context.uploads)
+    if facts.digest != context.params.digest:
         raise DatasetInvalid(
             "The data set's files have changed since the job was accepted.",
             hint="Submit the job again: it is then planned with the files as they are now.",
