@@ -34,6 +34,13 @@ def test_a_measurement_ends_when_it_has_enough_and_not_before_three_moments() ->
     assert len(seconds) == 2
 
 
+def test_work_that_takes_turns_is_measured_by_the_round() -> None:
+    clock: list[int] = []
+    seconds, _ = timed(iter(range(10, 90, 10)), enough_s=99.0, settle=lambda: clock.append(0), stride=4)
+    assert len(clock) == 2  # of eight tellings
+    assert len(seconds) == 1
+
+
 def test_a_ratio_tells_medians_minima_and_each_round() -> None:
     slow = [_measured(4.0, 6.0), _measured(8.0, 8.0)]
     fast = [_measured(1.0, 1.0), _measured(2.0, 2.0)]
