@@ -15,7 +15,7 @@ from app.errors import Unprocessable
 from engine.datasets import Facts, describe
 from engine.errors import EngineError, ErrorReport
 from engine.folders import SUFFIXES, TEST_FOLDERS, image_folder
-from engine.sources import DatasetSpec, Digits, Folder, Torchvision, Upload
+from engine.sources import DatasetSpec, Digits, Folder, HuggingFace, Torchvision, Upload
 from engine.spec import JobSpec
 
 POINTER = "/spec/dataset"
@@ -63,8 +63,10 @@ def facts_of(dataset: DatasetSpec, roots: Iterable[Path], uploads: Path) -> Fact
     A folder may hold links, as subsets of large sets do, but none that leads out of the roots.
     """
     try:
-        if isinstance(dataset, Folder):
-            _refuse_links_outside(Path(dataset.path), [root.resolve() for root in roots])
+        place = _place(dataset)
+        if place:
+            folder = str(getattr(dataset, place))
+            _refuse_links_outside(Path(folder), [root.resolve() for root in roots], place)
         return describe(dataset, uploads)
     except EngineError as error:
         raise refused(_without_place(error.report, dataset, uploads)) from error
@@ -98,43 +100,53 @@ def refused(*reports: ErrorReport) -> Unprocessable:
 
 def within_roots(spec: JobSpec, roots: Iterable[Path]) -> JobSpec:
     """The spec with its folder's real path. Raises Unprocessable when that is not below one of the roots."""
-    if not isinstance(spec.dataset, Folder):
+    place = _place(spec.dataset)
+    if place is None:
         return spec
-    path = _real_path(spec.dataset.path, list(roots))
-    return spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": str(path)})})
+    path = _real_path(getattr(spec.dataset, place), list(roots), place)
+    return spec.model_copy(update={"dataset": spec.dataset.model_copy(update={place: str(path)})})
 
 
 def with_real_path(spec: JobSpec) -> JobSpec:
     """The same without a look at whether the folder is there, or may be used."""
-    if not isinstance(spec.dataset, Folder) or "\0" in spec.dataset.path:
+    place = _place(spec.dataset)
+    if place is None or "\0" in getattr(spec.dataset, place):
         return spec
-    path = os.path.realpath(spec.dataset.path)
-    return spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": path})})
+    path = os.path.realpath(getattr(spec.dataset, place))
+    return spec.model_copy(update={"dataset": spec.dataset.model_copy(update={place: path})})
 
 
-def _real_path(given: str, roots: list[Path]) -> Path:
+def _place(dataset: DatasetSpec) -> str | None:
+    """The field that names a folder of this server; None where no field does."""
+    if isinstance(dataset, HuggingFace):
+        return "name" if dataset.folder else None
+    return "path" if isinstance(dataset, Folder) else None
+
+
+def _real_path(given: str, roots: list[Path], place: str) -> Path:
     allowed = ", ".join(map(str, roots)) or "none"
     if not os.path.isabs(given) or "\0" in given:  # noqa: PTH117 - a NUL would make Path raise
-        raise _bad_path(f"{given!r} is no absolute path.", f"Allowed roots: {allowed}.")
+        raise _bad_path(f"{given!r} is no absolute path.", f"Allowed roots: {allowed}.", place)
     try:
         real = Path(given).resolve()
         is_allowed = any(real.is_relative_to(root.resolve()) for root in roots)
         is_folder = is_allowed and real.is_dir()
     except (OSError, RuntimeError) as error:  # a name that is too long, a folder that is closed to us, links in a ring
-        raise _bad_path(f"{given} cannot be read: {error}.", f"Allowed roots: {allowed}.") from error
+        raise _bad_path(f"{given} cannot be read: {error}.", f"Allowed roots: {allowed}.", place) from error
     if not is_allowed:
         raise _bad_path(
             f"{given} is not under a folder that this server allows.",
             f"Allowed roots: {allowed}; an administrator sets FADRM_DATA_ROOTS.",
+            place,
         )
     if not is_folder:
         raise _bad_path(
-            f"There is no folder {given}.", f"Give the path of a folder of classes; allowed roots: {allowed}."
+            f"There is no folder {given}.", f"Give the path of a folder of classes; allowed roots: {allowed}.", place
         )
     return real
 
 
-def _refuse_links_outside(folder: Path, roots: list[Path]) -> None:
+def _refuse_links_outside(folder: Path, roots: list[Path], place: str) -> None:
     for parent, folders, files in os.walk(folder, followlinks=True):
         if len(Path(parent).relative_to(folder).parts) >= DEPTH:
             folders.clear()
@@ -144,11 +156,12 @@ def _refuse_links_outside(folder: Path, roots: list[Path]) -> None:
                 raise _bad_path(
                     f"{link} is a link that leads out of the folders that this server allows.",
                     "Copy what it points to into the data set, or remove the link.",
+                    place,
                 )
 
 
-def _bad_path(message: str, hint: str) -> Unprocessable:
-    return refused(ErrorReport(code="dataset_missing", message=message, hint=hint, pointer="/dataset/path"))
+def _bad_path(message: str, hint: str, place: str) -> Unprocessable:
+    return refused(ErrorReport(code="dataset_missing", message=message, hint=hint, pointer=f"/dataset/{place}"))
 
 
 def catalogue(roots: Iterable[Path]) -> list[DatasetOut]:
@@ -163,6 +176,13 @@ def _built_in() -> list[DatasetOut]:
         DatasetOut(title="Handwritten digits (scikit-learn)", dataset=Digits(), classes=10, has_test=True),
         DatasetOut(title="CIFAR-10", dataset=Torchvision(name="cifar10"), classes=10, has_test=True, note=fetched),
         DatasetOut(title="CIFAR-100", dataset=Torchvision(name="cifar100"), classes=100, has_test=True, note=fetched),
+        DatasetOut(
+            title="ImageNette",
+            dataset=Torchvision(name="imagenette", resolution=224),
+            classes=10,
+            has_test=True,
+            note=fetched,
+        ),
     ]
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
 from engine.errors import DatasetInvalid, DatasetMissing
 from engine.folders import Source, index_folder
-from engine.sources import DatasetSpec, Digits, Folder, Torchvision, Upload
+from engine.hub import shards_of_hub, within
+from engine.parquet import Contents, contents, first_image, shards_of_folder
+from engine.sources import DatasetSpec, Digits, Folder, HuggingFace, Torchvision, Upload
 from engine.spec import sha256_of
 
 USUAL_SIDES = (8, 16, 32, 64, 128, 224)  # px; what a folder's resolution defaults to one of
@@ -24,6 +30,7 @@ IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 KNOWN_STATISTICS: dict[str, Statistics] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "imagenette": IMAGENET,
 }
 WNID = re.compile(r"n\d{8}")  # a noun of WordNet, which ImageNet's class folders are called by
 UPLOAD_TITLE = "title.txt"  # beside the folder of an upload's classes
@@ -70,6 +77,8 @@ def describe(spec: DatasetSpec, uploads: Path | None = None) -> Facts:
             return _torchvision(spec)
         case Folder():
             return _folder(spec)
+        case HuggingFace():
+            return _parquet(spec) if spec.folder else within(spec.name, partial(_parquet, spec))
         case Upload():
             return _upload(spec, uploads)
 
@@ -99,29 +108,59 @@ _CIFAR100 = (
 CIFAR100_CLASSES = tuple(_CIFAR100.split())
 
 
+# Of imagenette2: wnid, name (torchvision's), training and test images.
+IMAGENETTE = (
+    ("n01440764", "tench", 963, 387),
+    ("n02102040", "English springer", 955, 395),
+    ("n02979186", "cassette player", 993, 357),
+    ("n03000684", "chain saw", 858, 386),
+    ("n03028079", "church", 941, 409),
+    ("n03394916", "French horn", 956, 394),
+    ("n03417042", "garbage truck", 961, 389),
+    ("n03425413", "gas pump", 931, 419),
+    ("n03445777", "golf ball", 951, 399),
+    ("n03888257", "parachute", 960, 390),
+)
+# Title, classes, and images of each class for training and testing.
+_PUBLIC: dict[str, tuple[str, tuple[str, ...], tuple[int, ...], tuple[int, ...]]] = {
+    "cifar10": ("CIFAR-10", CIFAR10_CLASSES, (5000,) * 10, (1000,) * 10),
+    "cifar100": ("CIFAR-100", CIFAR100_CLASSES, (500,) * 100, (100,) * 100),
+    "imagenette": (
+        "ImageNette",
+        tuple(name for _, name, _, _ in IMAGENETTE),
+        tuple(train for _, _, train, _ in IMAGENETTE),
+        tuple(test for _, _, _, test in IMAGENETTE),
+    ),
+}
+
+
 def _torchvision(spec: Torchvision) -> Facts:
-    count = {"cifar10": 10, "cifar100": 100}[spec.name]
-    names = CIFAR10_CLASSES if spec.name == "cifar10" else CIFAR100_CLASSES
+    title, classes, train, test = _PUBLIC[spec.name]
     return Facts(
-        title={"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[spec.name],
-        classes=names,
-        train_per_class=(50_000 // count,) * count,
-        test_per_class=(10_000 // count,) * count,
+        title=title,
+        classes=classes,
+        train_per_class=train,
+        test_per_class=test,
         resolution=spec.resolution,
         digest=f"torchvision/{spec.name}/1",
     )
 
 
+def parquet_of(spec: HuggingFace) -> Contents:
+    """What the files of a data set of the Hub hold, or those of a folder."""
+    return contents(spec, shards_of_folder(Path(spec.folder)) if spec.folder else shards_of_hub(spec.name))
+
+
 def _folder(spec: Folder) -> Facts:
     train, test, classes = index_folder(spec)
-    counts = [Counter(source.label for source in sources) for sources in (train, test)]
+    counts = [_counted([source.label for source in sources], classes) for sources in (train, test)]
     first = Path(spec.path) / train[0].path
     return Facts(
         title=Path(spec.path).name,
         classes=classes,
-        train_per_class=tuple(counts[0][label] for label in range(len(classes))),
-        test_per_class=tuple(counts[1][label] for label in range(len(classes))),
-        resolution=spec.resolution or _usual_side(first),
+        train_per_class=counts[0],
+        test_per_class=counts[1],
+        resolution=spec.resolution or _usual_side(first, first),
         digest=_digest(spec, train + test),
     )
 
@@ -138,14 +177,35 @@ def _upload(spec: Upload, uploads: Path | None) -> Facts:
     return replace(_folder(spec.unpacked(uploads)), title=title, digest=f"upload/{spec.id}/1")
 
 
-def _usual_side(path: Path) -> int:
+def _parquet(spec: HuggingFace) -> Facts:
+    found = parquet_of(spec)
+    side = spec.resolution
+    if side is None:
+        path = found.train.shards[0].path
+        side = _usual_side(BytesIO(first_image(found)), f"The first image of {path}")
+    return Facts(
+        title=Path(spec.name).name,
+        classes=found.classes,
+        train_per_class=_counted(found.train.labels, found.classes),
+        test_per_class=_counted(found.test.labels, found.classes),
+        resolution=side,
+        digest=found.digest,
+    )
+
+
+def _counted(labels: Sequence[int], classes: tuple[str, ...]) -> tuple[int, ...]:
+    counts: Counter[int] = Counter(labels)
+    return tuple(counts[label] for label in range(len(classes)))
+
+
+def _usual_side(file: Path | BinaryIO, name: Path | str) -> int:
     """The largest usual side that the first image fills."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             shorter = min(image.size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DatasetInvalid(
-            f"{path} is not an image that can be read: {error}.", hint="Replace or remove the file.", file=str(path)
+            f"{name} is not an image that can be read: {error}.", hint="Replace or remove the file.", file=str(name)
         ) from error
     return max((side for side in USUAL_SIDES if side <= shorter), default=USUAL_SIDES[0])
 

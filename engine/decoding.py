@@ -5,6 +5,7 @@ S pixels of the square result.
 
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from PIL import Image, ImageOps
@@ -18,9 +19,9 @@ UNREADABLE = (  # what Pillow raises; the second line for damaged EXIF
 )
 
 
-def opened(path: Path) -> Image.Image:
+def opened(file: Path | BinaryIO) -> Image.Image:
     """An image, decoded whole. Raises one of UNREADABLE when it is damaged or too large."""
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
         image.load()

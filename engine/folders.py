@@ -163,8 +163,13 @@ def _split(by_class: dict[str, list[str]], test_fraction: float) -> tuple[list[S
                 f"Class {name!r} has a single image, which cannot be split into training and test.",
                 hint="Add images, or give the folder train/ and test/ folders.",
             )
-        count = min(max(round(len(files) * test_fraction), 1), len(files) - 1)
-        held = set(sorted(files, key=lambda path: hashlib.sha256(path.encode()).digest())[:count])
+        held = held_back(files, test_fraction)
         train[name] = [path for path in files if path not in held]
         test[name] = [path for path in files if path in held]
     return _sources(train), _sources(test)
+
+
+def held_back(files: list[str], test_fraction: float) -> set[str]:
+    """Those of a class, at least two, that are for testing: a share of them, never all."""
+    count = min(max(round(len(files) * test_fraction), 1), len(files) - 1)
+    return set(sorted(files, key=lambda path: hashlib.sha256(path.encode()).digest())[:count])

@@ -6,20 +6,24 @@ import gzip
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from engine.datasets import DIGITS_TEST_EVERY
+from engine.datasets import DIGITS_TEST_EVERY, IMAGENETTE, parquet_of
 from engine.decoding import UNREADABLE, opened, square
 from engine.errors import DatasetMissing
 from engine.folders import index_folder
-from engine.sources import DatasetSpec, Digits, Folder, Torchvision, Upload
+from engine.hub import fetched, within
+from engine.parquet import Rows
+from engine.rows import Images
+from engine.sources import DatasetSpec, Digits, Folder, HuggingFace, Torchvision, Upload
 
 
 class ReadError(Exception):
@@ -67,8 +71,12 @@ def open_origin(spec: DatasetSpec, downloads: Path, uploads: Path) -> Origin:
             return _folder(spec)
         case Upload():
             return _folder(spec.unpacked(uploads))
+        case Torchvision(name="imagenette"):
+            return _imagenette(spec, downloads)
         case Torchvision():
             return _torchvision(spec, downloads)
+        case HuggingFace():
+            return _hugging_face(spec, downloads)
 
 
 def _folder(spec: Folder) -> Origin:
@@ -85,6 +93,34 @@ def _folder(spec: Folder) -> Origin:
         train_files=[item.path for item in train],
         test_files=[item.path for item in test],
     )
+
+
+def _hugging_face(spec: HuggingFace, downloads: Path) -> Origin:
+    if spec.folder:
+        found, files = parquet_of(spec), None
+    else:
+        found = within(spec.name, partial(parquet_of, spec))
+        used = dict.fromkeys((*found.train.shards, *found.test.shards))
+        files = dict(zip(used, fetched(spec.name, tuple(used), downloads), strict=True))
+
+    def pictures(rows: Rows) -> tuple[Picture, ...]:
+        images = Images([files[shard] if files else shard.open() for shard in rows.shards], found.image_column)
+        split = rows.shards[0].split
+        return tuple(
+            Picture(name=f"{split} row {number}", label=label, load=partial(_of_row, images, number))
+            for number, label in zip(rows.numbers, rows.labels, strict=True)
+        )
+
+    return Origin(
+        classes=found.classes,
+        train=pictures(found.train),
+        test=pictures(found.test),
+        note=f"{spec.name} fetched to {downloads}" if files else "",
+    )
+
+
+def _of_row(images: Images, row: int) -> Image.Image:
+    return opened(BytesIO(images.read(row)))
 
 
 def _digits() -> Origin:
@@ -125,6 +161,23 @@ def _torchvision(spec: Torchvision, downloads: Path) -> Origin:
     return Origin(classes=tuple(splits[0].classes), train=pictures[0], test=pictures[1], note=note)
 
 
+def _imagenette(spec: Torchvision, downloads: Path) -> Origin:
+    """Of the two sizes that it comes in, the smaller one where it suffices."""
+    size = "160px" if spec.resolution <= 128 else "320px"
+    root, note = _fetched(partial(_imagenette_of, size), f"imagenette-{size}", downloads)
+    folder = Folder(
+        path=str(root / f"imagenette2-{size.removesuffix('px')}"), classes=tuple(row[0] for row in IMAGENETTE)
+    )
+    return replace(_folder(folder), classes=tuple(row[1] for row in IMAGENETTE), note=note)
+
+
+def _imagenette_of(size: str, root: Path, *, train: bool, download: bool) -> object:
+    """ImageNette's splits by the names that CIFAR's have."""
+    from torchvision.datasets import Imagenette
+
+    return Imagenette(root, split="train" if train else "val", size=size, download=download)
+
+
 def _fetched(family: Callable[..., object], name: str, downloads: Path) -> tuple[Path, str]:
     """The folder that holds a set's files, fetching them on first use, and what to say of it."""
     home = downloads / name
@@ -160,7 +213,7 @@ def _is_there(family: Callable[..., object], root: Path) -> bool:
 
 def _tidy(root: Path) -> None:
     """The archive is not needed once it is unpacked."""
-    for path in root.glob("*.tar.gz"):
+    for path in (*root.glob("*.tar.gz"), *root.glob("*.tgz")):
         path.unlink()
 
 

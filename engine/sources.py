@@ -63,8 +63,37 @@ class Torchvision(Part):
     """A public data set that torchvision fetches on first use (needs a network once)."""
 
     source: Literal["torchvision"] = "torchvision"
-    name: Literal["cifar10", "cifar100"] = "cifar10"
-    resolution: Resolution = Field(32, description="Side of the square images, in pixels.")
+    name: Literal["cifar10", "cifar100", "imagenette"] = "cifar10"
+    resolution: Resolution = Field(32, description="Side of the square images, in pixels; ImageNette's are 224.")
 
 
-DatasetSpec = Annotated[Digits | Folder | Upload | Torchvision, Field(discriminator="source")]
+class HuggingFace(Part):
+    """A data set of the Hugging Face Hub, or a folder on the server with its parquet files."""
+
+    source: Literal["huggingface"] = "huggingface"
+    name: str = Field(
+        pattern=r"^(/.*|[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)$",
+        max_length=1024,
+        description="owner/name on the Hub, or the absolute path of a folder under a root that the server allows.",
+    )
+    config: str | None = Field(None, max_length=256, description="Configuration; needed where there are several.")
+    train_split: str = Field("train", min_length=1, max_length=256, description="Split to train on.")
+    test_split: str | None = Field(
+        None, max_length=256, description="Split to test on; by default test, validation, valid or val, if labelled."
+    )
+    image_column: str | None = Field(None, max_length=256, description="By default the only column of images.")
+    label_column: str | None = Field(None, max_length=256, description="By default the only column of class labels.")
+    resolution: Resolution | None = Field(
+        None, description="Side of the square images, in pixels; by default that of the first image, at most 224."
+    )
+    test_fraction: float = Field(
+        0.2, gt=0, lt=0.9, description="Share of each class kept for testing where there is no labelled test split."
+    )
+
+    @property
+    def folder(self) -> str | None:
+        """The folder that is meant; None for a data set of the Hub."""
+        return self.name if self.name.startswith("/") else None
+
+
+DatasetSpec = Annotated[Digits | Folder | Upload | Torchvision | HuggingFace, Field(discriminator="source")]

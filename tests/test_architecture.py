@@ -23,6 +23,8 @@ TORCH_FREE = frozenset(
         "engine.errors",
         "engine.datasets",
         "engine.folders",
+        "engine.hub",
+        "engine.parquet",
         "engine.networks",
         "engine.store",
         "engine.presets",

@@ -72,6 +72,7 @@ TITLES = {
     **METHODS,
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
+    "imagenette": "ImageNette",
     "sgd": "SGD",
     "adamw": "AdamW",
     **{name: network.title for name, network in NETWORKS.items()},

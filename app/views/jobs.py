@@ -235,11 +235,10 @@ def urls(job_id: str) -> dict[str, str]:
 
 
 def dataset_name(spec: dict[str, Any]) -> str:
-    """`digits`, `cifar10`, or a folder's last part."""
+    """`digits`, `cifar10`, `owner/name` of the Hub, or a folder's last part."""
     dataset = spec["dataset"]
-    if dataset["source"] == "folder":
-        return str(dataset["path"]).rstrip("/").rpartition("/")[2]
-    return str(dataset.get("name", dataset["source"]))
+    name = str(dataset.get("path", dataset.get("name", dataset["source"])))
+    return name.rstrip("/").rpartition("/")[2] if name.startswith("/") else name
 
 
 def step_out(step: Step) -> StepOut:

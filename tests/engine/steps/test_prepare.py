@@ -13,13 +13,13 @@ from PIL import Image
 
 from engine import reading
 from engine.data import real_data
-from engine.datasets import IMAGENET, describe
+from engine.datasets import IMAGENET, IMAGENETTE, describe
 from engine.errors import DatasetMissing, ErrorReport
 from engine.events import Event, Failed, Finished
 from engine.params import PrepareParams
 from engine.plan import Step, StepKind
 from engine.run import perform
-from engine.sources import DatasetSpec, Digits, Folder
+from engine.sources import DatasetSpec, Digits, Folder, Torchvision
 from engine.steps.prepare import statistics_of_pixels
 from engine.store import Store
 from tests.engine.jobs import CPU, Job
@@ -173,6 +173,29 @@ def test_a_set_is_fetched_once_and_its_archive_thrown_away(tmp_path: Path) -> No
 def test_a_set_that_somebody_unpacked_is_found(tmp_path: Path) -> None:
     (tmp_path / "batch").write_text("images")
     assert reading._fetched(_family(OSError("unreachable")), "cifar10", tmp_path)[0] == tmp_path
+
+
+def _imagenette(downloads: Path) -> None:
+    """What torchvision unpacks of ImageNette, with few images."""
+    for split, count in (("train", 2), ("val", 1)):
+        for label, (wnid, *_) in enumerate(IMAGENETTE):
+            folder = downloads / "imagenette-160px" / "imagenette2-160" / split / wnid
+            folder.mkdir(parents=True)
+            for index in range(count):
+                photo((25 * label, 100, 100), index).save(folder / f"{wnid}_{index}.JPEG")
+
+
+def test_imagenettes_classes_have_names_and_imagenets_statistics(tmp_path: Path) -> None:
+    spec = Torchvision(name="imagenette", resolution=16)
+    store = Store(tmp_path)
+    _imagenette(store.root / "downloads")
+    out, events = _prepared(_step(spec), tmp_path)
+    assert isinstance(events[-1], Finished), events[-1]
+    data = real_data(out)
+    assert data.classes == describe(spec).classes and data.classes[:2] == ("tench", "English springer")
+    assert data.statistics == IMAGENET
+    assert data.train_labels.tolist() == [label for label in range(10) for _ in range(2)] and len(data.test) == 10
+    assert data.train[2:4].float().mean((0, 2, 3))[0] == pytest.approx(25, abs=8)
 
 
 def test_what_is_left_says_what_it_is(job: Job) -> None:
