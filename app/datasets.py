@@ -116,6 +116,11 @@ def with_real_path(spec: JobSpec) -> JobSpec:
     return spec.model_copy(update={"dataset": spec.dataset.model_copy(update={place: path})})
 
 
+def real_folder(path: str, roots: list[Path]) -> Path:
+    """The real path of a folder. Raises Unprocessable when it is not below one of the roots."""
+    return _real_path(path, roots, "path")
+
+
 def _place(dataset: DatasetSpec) -> str | None:
     """The field that names a folder of this server; None where no field does."""
     if isinstance(dataset, HuggingFace):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.api import account, catalogue, jobs, live, outcome, sweeps
+from app.api import account, catalogue, folders, jobs, live, outcome, sweeps
 
 
 def router() -> APIRouter:
     """Every route under /api/v1."""
     made = APIRouter(prefix="/api/v1")
-    for part in (jobs, sweeps, live, outcome, catalogue, account):
+    for part in (jobs, sweeps, live, outcome, catalogue, folders, account):
         made.include_router(part.router)
     return made
