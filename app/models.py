@@ -82,6 +82,19 @@ class Token(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(Time)
 
 
+class Upload(Base):
+    """An archive of images that was unpacked below the store. Whoever sent it first owns it; everybody may use it."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # SHA-256 of the archive
+    owner_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    title: Mapped[str] = mapped_column(String(80))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)  # of the archive
+    facts: Mapped[dict[str, Any]] = mapped_column(JSON)  # app.uploads.Counts
+    created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
+
+
 class Sweep(Base):
     """One request for many jobs: a base spec and what varies. How it stands follows from its jobs; the row never changes."""
 

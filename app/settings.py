@@ -56,6 +56,13 @@ class Settings(BaseSettings):
     max_running_per_user: int = Field(64, ge=1, description="Steps of one user that run at once.")
     max_queued_per_user: int = Field(50, ge=1, description="Unfinished jobs of one user; a sweep counts once.")
     max_jobs_per_sweep: int = Field(200, ge=1, le=10_000, description="Jobs that one sweep may have.")
+    max_upload_bytes: int = Field(4 * 2**30, ge=1, description="Bytes of an uploaded archive of images.")
+    max_upload_entries: int = Field(200_000, ge=1, description="Files and folders in an uploaded archive.")
+    max_upload_file_bytes: int = Field(64 * 2**20, ge=1, description="Bytes of one image in an uploaded archive.")
+    max_upload_unpacked_bytes: int = Field(8 * 2**30, ge=1, description="Bytes of all its images, unpacked.")
+    max_upload_ratio: float = Field(
+        100.0, ge=1, description="How many times smaller than its images an uploaded archive may be."
+    )
     silence_s: float = Field(
         1800.0,
         gt=0,

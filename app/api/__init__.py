@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.api import account, catalogue, folders, jobs, live, outcome, sweeps
+from app.api import account, catalogue, folders, jobs, live, outcome, sweeps, uploads
 
 
 def router() -> APIRouter:

@@ -1,0 +1,62 @@
+"""Archives of images: send, read, remove. They are listed among the data sets (GET /datasets)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from app import uploads
+from app.deps import ServicesDep, UserDep, WriterDep
+from app.errors import Unprocessable
+from app.planning import Name
+from app.uploads import UploadOut
+
+ZIP = "application/zip"
+BODY = {"required": True, "content": {ZIP: {"schema": {"type": "string", "format": "binary"}, "example": "PK..."}}}
+router = APIRouter(tags=["catalogue"])
+
+
+@router.post(
+    "/datasets",
+    status_code=201,
+    summary="Send a zip of class folders as the body; 200 when the same bytes were here already",
+    openapi_extra={"requestBody": BODY},
+)
+async def create_upload(
+    request: Request,
+    response: Response,
+    services: ServicesDep,
+    user: WriterDep,
+    title: Annotated[Name, Query(description="For people.")] = "Uploaded images",
+) -> UploadOut:
+    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if sent != ZIP:
+        raise Unprocessable(
+            f"The body was sent as {sent[:80] or 'nothing that is named'}, not as {ZIP}.",
+            hint=f"Send the archive itself as the body, with the header `Content-Type: {ZIP}`.",
+        )
+    limit = services.settings.max_upload_bytes
+    if int(request.headers.get("content-length", "0")) > limit:  # the guard saw that it is a number
+        raise uploads.too_large(limit)
+    try:
+        folder, sha256 = await uploads.receive(services, request.stream())
+    except ClientDisconnect as error:
+        raise Unprocessable("The archive broke off on its way.", hint="Send it again.") from error
+    made, is_new = await run_in_threadpool(uploads.keep, services, user, folder, sha256, title)
+    response.headers["Location"] = f"/api/v1/datasets/{made.id}"
+    if not is_new:
+        response.status_code = 200
+    return made
+
+
+@router.get("/datasets/{upload_id}", summary="An uploaded data set")
+def get_upload(upload_id: str, services: ServicesDep, _user: UserDep) -> UploadOut:
+    return uploads.get(services, upload_id)
+
+
+@router.delete("/datasets/{upload_id}", status_code=204, summary="Remove an uploaded data set of yours")
+def delete_upload(upload_id: str, services: ServicesDep, user: WriterDep) -> None:
+    uploads.remove(services, user, upload_id)

@@ -1,0 +1,217 @@
+"""Uploaded archives as data sets: taken in, unpacked, listed, removed. Below the store:
+
+uploads/tmp-<id>/archive.zip   what is coming in; removed after a day when nobody finished it
+uploads/tmp-<id>/set/          what it is unpacked to
+uploads/<sha256>/              the same, renamed when it was whole
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from app.datasets import DatasetOut, within_archive
+from app.errors import Conflict, Forbidden, NotFound, TooLarge, Unavailable, Unprocessable
+from app.ids import new_id
+from app.models import TERMINAL_JOB_STATES, Job, User
+from app.models import Upload as Row
+from app.services import Services
+from app.unpacking import Limits, unpack
+from engine.datasets import UPLOAD_TITLE, describe
+from engine.errors import EngineError
+from engine.folders import TEST_FOLDERS
+from engine.sources import UNPACKED, Folder, Upload
+from engine.store import sync, write_atomically
+
+TEMPORARY = "tmp-"
+ABANDONED_S = 24 * 3600.0
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Counts(BaseModel):
+    """What an upload holds; without a test set of its own, as it is split when a spec does not say otherwise."""
+
+    classes: list[str]
+    train_per_class: list[int]
+    test_per_class: list[int]
+    has_test: bool = Field(description="Whether it has a test set of its own.")
+
+
+class UploadOut(Counts):
+    """An uploaded data set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = Field(description="SHA-256 of the archive.")
+    title: str
+    owner: str
+    size_bytes: int = Field(description="Of the archive.")
+    created_at: datetime
+    dataset: Upload = Field(description="What to write under `dataset` in a spec.")
+
+
+async def receive(services: Services, body: AsyncIterator[bytes]) -> tuple[Path, str]:
+    """A body as a file in a new folder below the uploads, and its SHA-256. Raises TooLarge, and leaves nothing then."""
+    limit, size, digest = services.settings.max_upload_bytes, 0, hashlib.sha256()
+    folder = await run_in_threadpool(_new_folder, services.store.uploads)
+    try:
+        with _room(), (folder / "archive.zip").open("wb") as file:
+            async for chunk in body:
+                size += len(chunk)
+                if size > limit:
+                    raise too_large(limit)
+                digest.update(chunk)
+                await run_in_threadpool(file.write, chunk)
+    except BaseException:  # also when the sender went away
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder, digest.hexdigest()
+
+
+def too_large(limit: int) -> TooLarge:
+    """For a body past the limit."""
+    return TooLarge(
+        f"The archive is larger than {limit:,} bytes.",
+        hint="Make the images smaller, or have an administrator raise FADRM_MAX_UPLOAD_BYTES.",
+    )
+
+
+def keep(services: Services, owner: User, folder: Path, sha256: str, title: str) -> tuple[UploadOut, bool]:
+    """Unpack what was received and make it a data set; whether it is new. Removes `folder`. Raises Unprocessable."""
+    try:
+        with services.database.read() as session:
+            if known := _row(session, sha256):
+                return _out(session, known), False
+        with _room():
+            unpacked = folder / "set"
+            unpack(folder / "archive.zip", unpacked / UNPACKED, Limits.of(services.settings))
+            counts = _counted(unpacked)
+            write_atomically(unpacked / UPLOAD_TITLE, title.encode())
+        size_bytes = (folder / "archive.zip").stat().st_size
+        row = Row(id=sha256, owner_id=owner.id, title=title, size_bytes=size_bytes, facts=counts.model_dump())
+        try:
+            with services.database.write() as session:
+                session.add(row)
+                session.flush()  # of two that come with the same bytes, one goes on
+                _publish(unpacked, services.store.uploads / sha256)
+        except IntegrityError:
+            return get(services, sha256), False
+        return get(services, sha256), True
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def get(services: Services, upload_id: str) -> UploadOut:
+    """One of them. Raises NotFound."""
+    with services.database.read() as session:
+        return _out(session, _known(session, upload_id))
+
+
+def listed(services: Services) -> list[DatasetOut]:
+    """All of them as data sets to choose, the newest first."""
+    with services.database.read() as session:
+        found = session.execute(select(Row, User.name).join(User).order_by(Row.created_at.desc())).all()
+    return [
+        DatasetOut(
+            title=row.title,
+            dataset=Upload(id=row.id),
+            classes=len(row.facts["classes"]),
+            has_test=row.facts["has_test"],
+            note=f"Uploaded by {name}.",
+        )
+        for row, name in found
+    ]
+
+
+def remove(services: Services, user: User, upload_id: str) -> None:
+    """Forget an upload and its files. Raises NotFound, Forbidden, or Conflict while an unfinished job uses it."""
+    with services.database.write() as session:
+        row = _known(session, upload_id)
+        if user.role != "admin" and row.owner_id != user.id:
+            raise Forbidden("This upload is another user's.", hint="Ask its owner or an administrator to remove it.")
+        used = Job.spec["dataset"]["id"].as_string() == upload_id
+        job_id = session.scalar(select(Job.id).where(used, Job.state.not_in(TERMINAL_JOB_STATES)).limit(1))
+        if job_id is not None:
+            raise Conflict(f"{job_id} uses this upload, and has not ended.", hint="Cancel it, or wait for its end.")
+        session.delete(row)
+    shutil.rmtree(services.store.uploads / upload_id, ignore_errors=True)  # after the commit
+
+
+def _new_folder(uploads: Path) -> Path:
+    """An empty one; those that somebody left a day ago are removed on the way."""
+    for left in uploads.glob(f"{TEMPORARY}*"):
+        if time.time() - left.stat().st_mtime > ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
+    folder = uploads / f"{TEMPORARY}{new_id('upload')}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _counted(unpacked: Path) -> Counts:
+    """What was unpacked, as the engine reads it. Raises Unprocessable when it is no data set."""
+    folder = unpacked / UNPACKED
+    try:
+        facts = describe(Folder(path=str(folder)))
+    except EngineError as error:
+        report = within_archive(error.report, folder)
+        raise Unprocessable(report.message, hint=report.hint) from error
+    return Counts(
+        classes=list(facts.classes),
+        train_per_class=list(facts.train_per_class),
+        test_per_class=list(facts.test_per_class),
+        has_test=(folder / "train").is_dir() and any((folder / name).is_dir() for name in TEST_FOLDERS),
+    )
+
+
+def _publish(unpacked: Path, target: Path) -> None:
+    """Its row is written and not committed yet: what lies at its place is of an upload that was never finished."""
+    shutil.rmtree(target, ignore_errors=True)
+    unpacked.rename(target)
+    sync(target.parent)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Raises Unavailable where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        hint = "Have an administrator free space in the store, then send it again."
+        raise Unavailable("The server's disk is full.", hint=hint) from error
+
+
+def _row(session: Session, upload_id: str) -> Row | None:
+    return session.get(Row, upload_id)
+
+
+def _known(session: Session, upload_id: str) -> Row:
+    row = _row(session, upload_id)
+    if row is None:
+        raise NotFound(f"There is no upload {upload_id[:80]}.", hint="GET /api/v1/datasets lists those that are here.")
+    return row
+
+
+def _out(session: Session, row: Row) -> UploadOut:
+    return UploadOut(
+        id=row.id,
+        title=row.title,
+        owner=session.get_one(User, row.owner_id).name,
+        size_bytes=row.size_bytes,
+        created_at=row.created_at,
+        dataset=Upload(id=row.id),
+        **row.facts,
+    )

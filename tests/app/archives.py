@@ -1,0 +1,69 @@
+"""Archives of images as people make them, and as nobody should."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipInfo
+
+from tests.engine.pictures import COLOURS, photo
+
+FLAT = tuple(f"{name}/{index}.png" for name in ("ant", "bee") for index in range(4))
+SPLIT = tuple(
+    f"{split}/{name}/{index}.png" for split in ("train", "test") for name in ("ant", "bee") for index in range(3)
+)
+
+
+def png(seed: int = 0, colour: str = "ant") -> bytes:
+    """A small picture."""
+    made = io.BytesIO()
+    photo(COLOURS[colour], seed, (12, 10)).save(made, "PNG")
+    return made.getvalue()
+
+
+def archive(*names: str, more: Mapping[Any, bytes] | None = None, method: int = ZIP_DEFLATED) -> bytes:
+    """A zip of pictures under these names (by default two classes of four), and of whatever more: name or ZipInfo -> bytes."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as opened:
+        for seed, name in enumerate(names or FLAT):
+            opened.writestr(name, png(seed, "bee" if "bee" in name else "ant"))
+        for written, data in (more or {}).items():
+            opened.writestr(written, data)
+    return made.getvalue()
+
+
+def entry(name: str, mode: int = 0o100644) -> ZipInfo:
+    """An entry with a kind of its own: `mode` as Unix has it."""
+    info = ZipInfo("placeholder")
+    info.filename = info.orig_filename = name  # past what ZipInfo makes of it
+    info.external_attr = mode << 16
+    info.create_system = 3
+    return info
+
+
+def patched(data: bytes, old: bytes, new: bytes) -> bytes:
+    """The same archive with bytes changed everywhere."""
+    assert old in data and len(old) == len(new)
+    return data.replace(old, new)
+
+
+def with_flag(data: bytes, bit: int) -> bytes:
+    """The same archive with a flag set in the directory's entries."""
+    changed = bytearray(data)
+    at = data.find(b"PK\x01\x02")
+    while at != -1:
+        changed[at + 8] |= bit
+        at = data.find(b"PK\x01\x02", at + 1)
+    return bytes(changed)
+
+
+def overlapping() -> bytes:
+    """Every entry of the directory points at the first one's bytes."""
+    data = bytearray(archive())
+    at = data.find(b"PK\x01\x02")
+    while at != -1:
+        data[at + 42 : at + 46] = bytes(4)
+        at = data.find(b"PK\x01\x02", at + 1)
+    return bytes(data)

@@ -1,0 +1,267 @@
+"""Uploaded archives: from the request to a prepared data set, and what is refused on the way, with nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import stat
+import time
+import warnings
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from app import uploads
+from app.client import Client
+from app.main import create_app
+from app.models import Upload
+from engine.data import real_data
+from engine.events import Failed
+from engine.plan import Step as PlanStep
+from engine.plan import StepKind
+from engine.run import perform
+from tests.app.archives import FLAT, SPLIT, archive, entry, overlapping, patched, png, with_flag
+from tests.app.test_client import InProcess
+from tests.app.world import Person, World, files_of, spec_body
+
+ZIP = {"Content-Type": "application/zip"}
+URL = "/api/v1/datasets"
+LIMITS = {
+    "max_upload_bytes": 100_000,
+    "max_upload_entries": 40,
+    "max_upload_file_bytes": 3_000_000,
+    "max_upload_unpacked_bytes": 5_000_000,
+}
+
+
+@pytest.fixture
+def strict(world: World, owner: Person) -> Iterator[TestClient]:
+    """A client of the owner; the server takes only small archives."""
+    settings = world.services.settings.model_copy(update=LIMITS)
+    services = type(world.services)(
+        settings=settings, database=world.services.database, store=world.services.store, bell=world.services.bell
+    )
+    with TestClient(create_app(services, background=False), headers=owner.headers) as client:
+        yield client
+
+
+def send(client: TestClient, data: bytes, **more: Any) -> Any:
+    return client.post(URL, content=data, headers=ZIP, **more)
+
+
+def left(world: World) -> set[str]:
+    """Files and folders below the uploads."""
+    return {path.name for path in world.services.store.uploads.glob("*")} | files_of(world.services.store.uploads)
+
+
+def test_an_archive_becomes_a_data_set_with_its_counts(client: TestClient, world: World) -> None:
+    data = archive(*SPLIT)
+    answer = send(client, data, params={"title": "Insects"})
+    made = answer.json()
+    assert answer.status_code == 201 and answer.headers["location"] == f"{URL}/{made['id']}"
+    assert made["id"] == hashlib.sha256(data).hexdigest() and made["owner"] == "owner" and made["title"] == "Insects"
+    assert (made["classes"], made["train_per_class"], made["test_per_class"]) == (["ant", "bee"], [3, 3], [3, 3])
+    assert client.get(f"{URL}/{made['id']}").json() == made
+    assert left(world) == {made["id"], f"{made['id']}/title.txt", *(f"{made['id']}/images/{name}" for name in SPLIT)}
+
+
+def test_the_same_bytes_are_the_same_data_set_whoever_sends_them(client: TestClient, world: World) -> None:
+    first = send(client, archive())
+    again = client.post(URL, content=archive(), headers=ZIP | world.person("other").headers)
+    assert (first.status_code, again.status_code) == (201, 200) and first.json() == again.json()
+    assert world.count(Upload) == 1 and not any("tmp" in name for name in left(world))
+
+
+def test_uploads_are_listed_for_everybody(client: TestClient, world: World) -> None:
+    made = send(client, archive(), params={"title": "Insects"}).json()
+    listed = client.get(URL, headers=world.person("other").headers).json()
+    [found] = [one for one in listed if one["dataset"]["source"] == "upload"]
+    assert (found["title"], found["classes"], found["has_test"]) == ("Insects", 2, False)
+    assert found["dataset"] == made["dataset"] and found["note"] == "Uploaded by owner."
+
+
+def test_a_job_is_planned_with_an_upload_and_its_set_is_prepared(client: TestClient, world: World) -> None:
+    made = send(client, archive(*SPLIT), params={"title": "Insects"}).json()
+    body = {"spec": spec_body(dataset={"source": "upload", "id": made["id"], "resolution": 8})}
+    planned = client.post("/api/v1/jobs/plan", json=body).json()
+    assert planned["dataset"] == {
+        "title": "Insects", "classes": 2, "train_images": 6, "test_images": 6, "resolution": 8,
+    }  # fmt: skip
+    job = client.post("/api/v1/jobs", json=body)
+    assert job.status_code == 201 and job.json()["name"].startswith("Insects")
+    [row] = [step for step in world.steps(job.json()["id"]) if step.kind == StepKind.PREPARE]
+    shown = {name: getattr(row, name) for name in PlanStep.model_fields}
+    store = world.services.store
+    out = store.attempt(row.key, 0)
+    told = list(perform(PlanStep(**shown), store, out=out, device=torch.device("cpu")))
+    assert not any(isinstance(event, Failed) for event in told)
+    store.publish(row.key, out)
+    data = real_data(store.step(row.key))
+    assert data.classes == ("ant", "bee") and data.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.train.shape == (6, 3, 8, 8)
+
+
+def test_an_upload_is_its_owners_to_remove_and_not_while_a_job_needs_it(client: TestClient, world: World) -> None:
+    made = send(client, archive()).json()
+    url, body = f"{URL}/{made['id']}", {"spec": spec_body(dataset={"source": "upload", "id": made["id"]})}
+    job = client.post("/api/v1/jobs", json=body).json()
+    assert client.delete(url, headers=world.person("other").headers).status_code == 403
+    refused = client.delete(url)
+    assert refused.status_code == 409 and job["id"] in refused.json()["detail"]
+    client.post(f"/api/v1/jobs/{job['id']}/cancel")
+    assert client.delete(url).status_code == 204
+    assert client.get(url).status_code == client.delete(url).status_code == 404 and not left(world)
+    answer = client.post("/api/v1/jobs", json=body | {"name": "again"})
+    assert answer.status_code == 422 and answer.json()["errors"][0]["pointer"] == "/spec/dataset/id"
+    assert send(client, archive()).status_code == 201
+
+
+def test_a_folder_around_everything_and_what_is_no_image_are_left_out(client: TestClient, world: World) -> None:
+    junk = {
+        "set/readme.txt": b"hello",
+        "__MACOSX/set/ant/._0.png": b"x",
+        "set/ant/.DS_Store": b"x",
+        "set/more.zip": archive(),
+    }
+    made = send(client, archive(*(f"set/{name}" for name in FLAT), more=junk)).json()
+    assert made["classes"] == ["ant", "bee"] and not made["has_test"]
+    images = {name for name in files_of(world.services.store.uploads) if name.endswith(".png")}
+    assert images == {f"{made['id']}/images/{name}" for name in FLAT}
+
+
+def test_class_names_of_any_language_are_kept(client: TestClient) -> None:
+    made = send(client, archive("Käfer/1.png", "Käfer/2.png", "蜂 (bee)/1.png", "蜂 (bee)/2.png")).json()
+    assert made["classes"] == ["Käfer", "蜂 (bee)"]
+
+
+def many(count: int) -> bytes:
+    return archive(*FLAT, more={f"ant/{index}.txt": b"" for index in range(count)})
+
+
+BMP_OF_ZEROS = b"BM" + bytes(2_500_000)
+NOISE = os.urandom(1500)
+HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
+    "no zip": (lambda: b"not a zip at all", "cannot be read"),
+    "nothing": (lambda: b"", "cannot be read"),
+    "an empty zip": (lambda: b"PK\x05\x06" + bytes(18), "has no image"),
+    "cut short": (lambda: archive()[:-300], "cannot be read"),
+    "a damaged image": (lambda: patched(archive(method=0), png(0)[60:70], b"??????????"), "cannot be read"),
+    "an absolute path": (lambda: archive(*FLAT, more={entry("/etc/x.png"): png()}), "absolute path"),
+    "a drive": (lambda: archive(*FLAT, more={entry("C:/ant/x.png"): png()}), "absolute path"),
+    "a way up": (lambda: archive(*FLAT, more={entry("../ant/x.png"): png()}), "`..`"),
+    "a way up inside": (lambda: archive(*FLAT, more={entry("ant/../../x.png"): png()}), "`..`"),
+    "a way up of no image": (lambda: archive(*FLAT, more={entry("../x.txt"): b""}), "`..`"),
+    "a backslash": (lambda: archive(*FLAT, more={entry("ant\\..\\x.png"): png()}), "backslash"),
+    "a double slash": (lambda: archive(*FLAT, more={entry("ant//x.png"): png()}), "empty"),
+    "a NUL": (lambda: patched(archive(*FLAT, "ant/x.png?.txt"), b"x.png?.txt", b"x.png\0.txt"), "not printed"),
+    "a turn of direction": (lambda: archive(*FLAT, more={entry("ant/\u202egnp.png"): png()}), "not printed"),
+    "a link": (lambda: archive(*FLAT, more={entry("ant/x.png", stat.S_IFLNK | 0o777): b"/etc/passwd"}), "link"),
+    "a device": (lambda: archive(*FLAT, more={entry("ant/x.png", stat.S_IFCHR | 0o666): b""}), "device"),
+    "a queue": (lambda: archive(*FLAT, more={entry("ant/x", stat.S_IFIFO | 0o666): b""}), "device"),
+    "encryption": (lambda: with_flag(archive(), 1), "encrypted"),
+    "lzma": (lambda: archive(method=zipfile.ZIP_LZMA), "compressed in a way"),
+    "a name twice": (lambda: archive(*FLAT, "ant/0.png"), "twice"),
+    "classes alike but for case": (lambda: archive(*FLAT, "Ant/9.png"), "one name"),
+    "files alike but for case": (lambda: archive(*FLAT, "ant/X.png", "ant/x.png"), "one name"),
+    "accents in two ways": (lambda: archive(*FLAT, "\u00e9/1.png", "e\u0301/2.png"), "one name"),
+    "a file and a folder": (lambda: archive(*FLAT, "ant/x.png", "ant/x.png/y.png"), "one name"),
+    "overlapping entries": (overlapping, "overlaps"),
+    "a forged size": (lambda: patched(archive(*FLAT, more={"ant/x.png": png() + NOISE}, method=0),
+        (len(png()) + len(NOISE)).to_bytes(4, "little") * 2, (len(png()) + len(NOISE)).to_bytes(4, "little") + bytes([200, 0, 0, 0])),
+        "cannot be read"),
+    "too many entries": (lambda: many(60), "entries, and the limit is 40"),
+    "a bomb": (lambda: archive(*FLAT, more={"ant/x.bmp": BMP_OF_ZEROS}), "packed to less than"),
+    "many small bombs": (lambda: archive(*FLAT, more={f"ant/{index}.bmp": b"BM" + bytes(900_000) for index in range(3)}),
+        "packed to less than"),
+    "too large an image": (lambda: archive(*FLAT, more={"ant/x.bmp": b"BM" + bytes(3_000_001)}), "packed to less|limit is"),
+    "text called an image": (lambda: archive(*FLAT, more={"ant/x.png": b"<svg onload=alert(1)>"}), "called an image"),
+    "an empty image": (lambda: archive(*FLAT, more={"ant/x.png": b""}), "is empty"),
+    "a broken first image": (lambda: archive(*FLAT, more={"aaa/0.png": b"\x89PNG\r\n\x1a\n", "aaa/1.png": png()}), "aaa/"),
+    "a name that no folder should have": (lambda: archive(*FLAT, "a|b/1.png", "a|b/2.png"), "no name"),
+    "a blank at the end": (lambda: archive(*FLAT, "cat /1.png", "cat /2.png"), "no name"),
+    "a name that is too long": (lambda: archive(*FLAT, f"{'x' * 201}/1.png"), "no name"),
+    "images without a class": (lambda: archive(*FLAT, "0.png"), "folder of a class"),
+    "images too deep": (lambda: archive(*FLAT, "ant/old/0.png"), "folder of a class"),
+    "no images": (lambda: archive("readme.txt"), "has no image"),
+    "one class": (lambda: archive("ant/0.png", "ant/1.png"), "1 class folder"),
+    "a class of one image": (lambda: archive(*FLAT, "cat/1.png"), "single image"),
+    "other classes for testing": (lambda: archive(*SPLIT, "test/cat/1.png"), "differ"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_broken_or_hostile_is_refused_in_words_and_leaves_nothing(
+    strict: TestClient, world: World, tmp_path: Path, name: str
+) -> None:
+    make, told = HOSTILE[name]
+    before = files_of(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # zipfile's, of names that are made twice
+        data = make()
+    answer = send(strict, data)
+    problem = answer.json()
+    assert answer.status_code == 422, problem
+    assert any(part in problem["detail"] for part in told.split("|")) and problem["hint"], problem
+    assert str(tmp_path) not in answer.text
+    assert not left(world) and world.count(Upload) == 0
+    assert {path for path in files_of(tmp_path) - before if not path.startswith("fadrm.db")} <= {"secret"}
+
+
+@pytest.mark.parametrize("says_its_size", [True, False])
+def test_more_bytes_than_the_limit_are_not_taken(strict: TestClient, world: World, says_its_size: bool) -> None:
+    data = os.urandom(LIMITS["max_upload_bytes"] + 1)
+    answer = strict.post(URL, content=data if says_its_size else iter([data[:50_000], data[50_000:]]), headers=ZIP)
+    assert answer.status_code == 413 and "100,000 bytes" in answer.json()["detail"] and not left(world)
+
+
+def test_other_routes_keep_their_small_limit(client: TestClient) -> None:
+    assert client.post("/api/v1/jobs", content=bytes(2**20 + 1)).status_code == 413
+    assert send(client, archive(*FLAT, more={"notes.bin": os.urandom(2**21)})).status_code == 201
+
+
+def test_only_a_zip_is_taken_as_a_body(client: TestClient, world: World) -> None:
+    answer = client.post(URL, content=archive(), headers={"Content-Type": "multipart/form-data"})
+    assert answer.status_code == 422 and "application/zip" in answer.json()["hint"] and not left(world)
+
+
+def test_a_cookie_alone_uploads_nothing(anonymous: TestClient, world: World, owner: Person) -> None:
+    assert anonymous.post("/login", data={"token": owner.token}).status_code == 303
+    answer = anonymous.post(URL, content=archive(), headers=ZIP)
+    assert answer.status_code == 403 and not left(world)
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(world: World) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield archive()[:500]
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        asyncio.run(uploads.receive(world.services, body()))
+    assert not left(world)
+
+
+def test_what_a_dead_server_left_is_removed_after_a_day(client: TestClient, world: World) -> None:
+    old, new = (world.services.store.uploads / f"tmp-{age}" for age in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    day_ago = time.time() - 25 * 3600
+    os.utime(old, (day_ago, day_ago))
+    assert send(client, archive()).status_code == 201
+    assert not old.exists() and new.exists()
+
+
+def test_the_client_sends_a_file(app: FastAPI, owner: Person, tmp_path: Path) -> None:
+    path = tmp_path / "insects.zip"
+    path.write_bytes(archive())
+    with (
+        TestClient(app, follow_redirects=False) as inner,
+        Client("http://testserver", owner.token, transport=InProcess(inner)) as remote,
+    ):
+        assert remote.upload(path, "Insects") == remote.upload(path, "Another title")
