@@ -21,6 +21,7 @@ from app.planning import PlanOut
 from app.problems import Problem
 from app.sweeps import SweepPlanOut
 from app.trouble import ClientError, Damaged, Refused, Unreachable
+from app.uploads import UploadOut
 from app.views import (
     ArtifactsOut,
     EventOut,
@@ -36,6 +37,8 @@ from app.views import (
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 SILENCE_S = 60.0  # a stream that sends not even a ping for so long is broken
 PATIENCE_S = 60.0  # how long a server may be away before a stream or a request gives up
+CHUNK = 2**18  # bytes of a file that are sent at a time
+UPLOAD_S = 900.0  # how long a server may take to unpack an archive
 LOOK_S = 2.0  # between two looks at a sweep that is waited for
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0
 TOKEN = re.compile(r"[!-~]*")  # what a header can carry
@@ -95,6 +98,13 @@ class Client:
         """Create a job. Sent again until there is an answer; the key makes sure that it is one job all the same."""
         headers = {"Idempotency-Key": key or str(uuid4())}
         return JobOut.model_validate(self._post("/jobs", body, headers=headers))
+
+    def upload(self, archive: Path, title: str) -> UploadOut:
+        """Send a zip of class folders; the same bytes are the same data set, however often they are sent."""
+        timeout = httpx.Timeout(UPLOAD_S, connect=TIMEOUT.connect)
+        headers = {"Content-Type": "application/zip", "Content-Length": str(archive.stat().st_size)}
+        options = {"params": {"title": title}, "headers": headers, "timeout": timeout}
+        return UploadOut.model_validate(self._send("POST", "/datasets", content=_Bytes(archive), **options))
 
     def job(self, job_id: str) -> JobOut:
         """How a job stands."""
@@ -277,6 +287,18 @@ class Client:
             f"There is no answer from {self.url} ({error}).",
             "Start a server with `fadrm up`, or set FADRM_URL and FADRM_TOKEN to one that runs.",
         )
+
+
+class _Bytes:
+    """A file's bytes, from the beginning each time that they are sent."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
 
 
 def _address(url: str) -> str:

@@ -66,8 +66,13 @@ class TooLarge(ServiceError):
 
     status, code, title = 413, "too_large", "Too much was sent"
 
-    def __init__(self) -> None:
-        super().__init__("The body is larger than anything that is expected here.", hint="A spec has some kilobytes.")
+    def __init__(
+        self,
+        detail: str = "The body is larger than anything that is expected here.",
+        *,
+        hint: str = "A spec has some kilobytes.",
+    ) -> None:
+        super().__init__(detail, hint=hint)
 
 
 class Unprocessable(ServiceError):

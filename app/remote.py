@@ -118,6 +118,20 @@ def download(
             out.print(str(client.download(job_id, file.name, folder)), highlight=False, soft_wrap=True)
 
 
+def upload(
+    archive: Annotated[
+        Path, typer.Argument(help="A zip of class folders.", metavar="ZIP", exists=True, dir_okay=False)
+    ],
+    title: Annotated[str | None, typer.Option(help="For people; by default the file's name.")] = None,
+) -> None:
+    """Send images as a data set. What to write in a spec goes to stdout, the rest to stderr."""
+    with connect() as client:
+        made = client.upload(archive, title or archive.stem[:80])
+    out.print(json.dumps({"source": "upload", "id": made.id}), highlight=False, soft_wrap=True)
+    images = f"{sum(made.train_per_class):,} images for training, {sum(made.test_per_class):,} for testing"
+    err.print(f"{made.title}: {len(made.classes)} classes, {images}", highlight=False, markup=False, soft_wrap=True)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "submit": submit,
     "plan": plan,
@@ -128,6 +142,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "resume": resume,
     "retry": retry,
     "download": download,
+    "upload": upload,
 }
 
 

@@ -10,6 +10,6 @@ from app.api import account, catalogue, folders, jobs, live, outcome, sweeps, up
 def router() -> APIRouter:
     """Every route under /api/v1."""
     made = APIRouter(prefix="/api/v1")
-    for part in (jobs, sweeps, live, outcome, catalogue, folders, account):
+    for part in (jobs, sweeps, live, outcome, catalogue, folders, uploads, account):
         made.include_router(part.router)
     return made

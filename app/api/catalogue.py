@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from app import views
+from app import uploads, views
 from app.datasets import DatasetOut, catalogue
 from app.deps import ServicesDep, UserDep
 from engine.presets import PRESETS
@@ -31,9 +31,9 @@ def list_presets(_user: UserDep) -> list[PresetOut]:
     ]
 
 
-@router.get("/datasets", summary="Data sets: the built-in ones, and folders under the roots that this server allows")
+@router.get("/datasets", summary="Data sets: built in, uploaded, and folders under the roots that this server allows")
 def list_datasets(services: ServicesDep, _user: UserDep) -> list[DatasetOut]:
-    return catalogue(services.settings.data_roots)
+    return [*catalogue(services.settings.data_roots), *uploads.listed(services)]
 
 
 @router.get("/workers", summary="Workers, the one last heard of first")

@@ -13,12 +13,14 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocketDisconnect
 
+from tests.app.archives import archive
 from tests.app.world import PNG, Person, World, spec_body
 
 OPEN = {"/healthz", "/readyz", "/login", "/static/{digest}/{name:path}", "/static/vendor/{name:path}"}
 OF_A_JOB = ("{job_id}", "{sha256}", "{sweep_id}", "/api/v1/stream")
 OF_UNFINISHED = ("/cancel", "/pause", "/resume", "/retry")  # refused for a job that has succeeded
 FOR_WRITERS = {
+    "/api/v1/datasets",
     "/api/v1/jobs",
     "/api/v1/jobs/{job_id}/cancel",
     "/api/v1/jobs/{job_id}/pause",
@@ -55,6 +57,9 @@ class Operation:
         return self.path.startswith("/api/")
 
 
+REMOVAL = Operation(method="DELETE", path="/api/v1/datasets/{upload_id}")
+
+
 def operations(app: FastAPI) -> Iterator[Operation]:
     for route in iter_route_contexts(app.routes):
         for method in sorted(route.methods or {"GET"}):
@@ -78,12 +83,14 @@ def places(client: TestClient, world: World) -> dict[str, str]:
     world.work()
     [sheets] = client.get(job["urls"]["previews"]).json()["data"]
     [token] = client.get("/api/v1/tokens").json()
+    upload = client.post("/api/v1/datasets", content=archive(), headers={"Content-Type": "application/zip"}).json()
     return {
         "job_id": job["id"],
         "sweep_id": sweep["id"],
         "sha256": sheets["previews"][0]["sha256"],
         "name:path": "card.md",
         "token_id": token["id"],
+        "upload_id": upload["id"],
     }
 
 
@@ -133,6 +140,9 @@ def test_what_is_of_another_is_not_there(
     for operation in closed:
         theirs = any(part in operation.path for part in (*OF_A_JOB, "{token_id}"))
         status = send(client, operation, places, other)
+        if operation == REMOVAL:  # everybody sees and uses what is uploaded
+            assert status == 403
+            continue
         assert (status == 404) if theirs else (status < 400 or status == 422), (operation, status)
 
 
@@ -156,7 +166,8 @@ def test_viewers_change_nothing(
 ) -> None:
     viewer = world.person("viewer", "viewer")
     for operation in closed:
-        if (operation.method == "POST" and operation.path in FOR_WRITERS) or operation.method == "PATCH":
+        writes = operation.method == "POST" and operation.path in FOR_WRITERS
+        if writes or operation.method == "PATCH" or operation == REMOVAL:
             assert send(client, operation, places, viewer) == 403, operation
 
 
