@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.methods import TITLES, Herding, Optimised, RandomReal
 from engine.networks import SMALL_BELOW_PX, network_title
-from engine.scores import SUBJECT_TITLES, Score, table, verdicts
+from engine.scores import SUBJECT_TITLES, Robustness, Score, robustness, table, verdicts
 from engine.spec import JobSpec
 
 BATCH_CAVEAT = """Their batch norm used the statistics of each half batch (BSSL; the first n // 2 of a batch's n positions, or the rest),
@@ -48,6 +48,7 @@ def _parts(facts: dict[str, Any], spec: JobSpec, scores: Sequence[Score]) -> Ite
     yield table(scores) if scores else "No student was trained."
     yield from _reading(scores)
     yield from _upper_bound(facts["full_data"])
+    yield from _robustness(robustness(scores, {one["student"]: one["top1_pct"] for one in facts["full_data"]}))
     yield from _continual(facts["continual"])
     yield "## Teachers\n\n" + "\n".join(
         f"- {teacher['network']}: {teacher['top1_pct']:.1f} % on the real test set, "
@@ -89,6 +90,20 @@ def _upper_bound(full: Sequence[dict[str, Any]]) -> Iterator[str]:
         )
 
 
+def _robustness(found: Sequence[Robustness]) -> Iterator[str]:
+    """DD-Ranking's scores, where all their parts were measured."""
+    lines = [
+        f"- {network_title(one.student)}: HLR {one.hlr:.3f}, IOR {one.ior:+.3f}, LRS {one.lrs:.3f}"
+        for one in found
+        if one.hlr is not None and one.ior is not None and one.lrs is not None
+    ]
+    if lines:
+        yield (
+            "DD-Ranking's scores, as fractions of 1: hard label recovery (how far hard labels stay behind all real images, "
+            "low is good), improvement over random images, label robust score (high is good):\n\n" + "\n".join(lines)
+        )
+
+
 def _continual(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Class-incremental learning: a table for each number of groups, a line for each set of images."""
     if rows:
@@ -116,8 +131,9 @@ def _reading(scores: Sequence[Score]) -> Iterator[str]:
             "images would vary with the job's seed is not in it."
         )
     yield (
-        "Last epoch is not chosen by anything. Best epoch is the best test of each run, chosen on the test set as papers "
-        "report it, and therefore a little too good."
+        "Last epoch is not chosen by anything. Chosen epoch is the best one on real training images that no image was made "
+        "from. Best on test is the best test of each run, chosen on the test set as papers report it, and therefore a "
+        "little too good."
     )
     found = verdicts(scores)
     if found:

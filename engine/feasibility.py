@@ -20,6 +20,7 @@ def impossibilities(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
     yield from _lonely_committee(spec)
     yield from _foreign_weights(spec, facts)
     yield from _missing_weights(spec)
+    yield from _bad_storage(spec)
     yield from _bad_groups(spec, facts)
     yield from _labels_not_there(spec)
     if isinstance(spec.method, Optimised) and spec.method.sizes:
@@ -94,6 +95,15 @@ def _labels_not_there(spec: JobSpec) -> Iterator[SpecInvalid]:
             "fkd files are made of soft labels, and labels.recipe_only keeps none.",
             hint="Set labels.recipe_only to false, or remove fkd: train.py of the download makes the labels again.",
             pointer=f"/exports/{spec.exports.index('fkd')}",
+        )
+
+
+def _bad_storage(spec: JobSpec) -> Iterator[SpecInvalid]:
+    if spec.labels.recipe_only and spec.labels.top_k is not None:
+        yield SpecInvalid(
+            "labels.top_k says how much of each label is kept, but with labels.recipe_only none is kept.",
+            hint="Remove one of the two.",
+            pointer="/labels/top_k",
         )
 
 

@@ -152,6 +152,24 @@ def soft_labels(
     return total / len(teachers)
 
 
+def labelled(
+    teachers: Sequence[nn.Module],
+    images: Tensor,
+    plan: LabelPlan,
+    *,
+    statistics: Statistics,
+    batch_norm: Literal["batch", "running"],
+    precision: Precision,
+    device: torch.device,
+) -> Tensor:
+    """(N, C, S, S) uint8 -> (N, K) fp16 on the device: the teachers' logits of a whole epoch, by position."""
+    logits = [
+        soft_labels(teachers, inputs, statistics=batch_norm, precision=precision).half()
+        for _, inputs in rendered_batches(images, plan, statistics=statistics, device=device)
+    ]
+    return torch.cat(logits)
+
+
 @contextmanager
 def labelling(model: nn.Module, statistics: Literal["batch", "running"]) -> Iterator[None]:
     """Eval mode, but with the batch's own statistics where asked for; nothing of the model is changed afterwards."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -17,6 +18,9 @@ SUBJECT_TITLES = {
 }
 
 
+LABELS = ("soft", "hard")  # in this order IOR takes them
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """One row: what its runs reached on the real test set, %."""
@@ -26,6 +30,7 @@ class Score:
     labels: str
     last: tuple[float, ...]  # top-1 after the last epoch, one a run
     best: tuple[float, ...]  # the best of all tests of a run: chosen on the test set, as the papers report it
+    chosen: tuple[float, ...] = ()  # at the epoch that is best on held-back real training images; empty without any
 
     @property
     def mean(self) -> float:
@@ -53,6 +58,7 @@ def collect(results: Iterable[tuple[tuple[str, str, str], dict[str, float]]]) ->
             labels=labels,
             last=tuple(result["top1_last_pct"] for result in found),
             best=tuple(result["top1_best_pct"] for result in found),
+            chosen=tuple(top1 for result in found if (top1 := result.get("top1_chosen_pct")) is not None),
         )
         for (subject, student, labels), found in rows.items()
     ]
@@ -66,7 +72,7 @@ def spread(values: Sequence[float]) -> str:
 
 def table(scores: Sequence[Score]) -> str:
     """The card as a Markdown table, which also reads well as plain text."""
-    head = ("Images", "Student", "Labels", "Runs", "Last epoch, %", "Best epoch, %")
+    head = ("Images", "Student", "Labels", "Runs", "Last epoch, %", "Chosen epoch, %", "Best on test, %")
     rows = [
         (
             score.title,
@@ -74,6 +80,7 @@ def table(scores: Sequence[Score]) -> str:
             score.labels,
             str(len(score.last)),
             spread(score.last),
+            spread(score.chosen) if score.chosen else "-",
             spread(score.best),
         )
         for score in scores
@@ -82,6 +89,49 @@ def table(scores: Sequence[Score]) -> str:
     lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
     rule = " | ".join("-" * width for width in widths)
     return "\n".join(f"| {line} |" for line in (lines[0], rule, *lines[1:]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Robustness:
+    """DD-Ranking's scores of the distilled images, by one kind of student, as fractions of 1 and not as points.
+
+    None where a part was not measured. Source: DD-Ranking; field.md 5.1.
+    """
+
+    student: str
+    hlr: float | None  # hard label recovery: top-1 on all real images less that on the distilled ones, hard labels both
+    ior: float | None  # improvement over random images with the same kind of labels
+    lrs: float | None  # label robust score: 0 to 1, high is good
+
+    @property
+    def missing(self) -> str:
+        """What would have to be measured, too; empty when all of it was."""
+        needs = []
+        if self.hlr is None:
+            needs.append("hard labels and evaluation.full_data for HLR")
+        if self.ior is None:
+            needs.append("the baseline random for IOR")
+        return " and ".join(needs)
+
+
+def robustness(scores: Sequence[Score], full: Mapping[str, float]) -> list[Robustness]:
+    """One entry a student. full: network -> top-1 of the same network trained on all real images, %."""
+    means = {(score.subject, score.student, score.labels): score.mean / 100 for score in scores}
+    found = []
+    for student in dict.fromkeys(score.student for score in scores):
+        own, bound = means.get(("distilled", student, "hard")), full.get(student)
+        hlr = None if own is None or bound is None else bound / 100 - own
+        pairs = [(means.get(("distilled", student, kind)), means.get(("random", student, kind))) for kind in LABELS]
+        ior = next((made - real for made, real in pairs if made is not None and real is not None), None)
+        lrs = None if hlr is None or ior is None else label_robust_score(hlr, ior)
+        found.append(Robustness(student=student, hlr=hlr, ior=ior, lrs=lrs))
+    return found
+
+
+def label_robust_score(hlr: float, ior: float, *, weight: float = 0.5) -> float:
+    """LRS of both as fractions: (e^a - e^-1) / (e - e^-1) with a = weight * IOR - (1 - weight) * HLR."""
+    alpha = weight * ior - (1 - weight) * hlr
+    return (math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1))
 
 
 def verdicts(scores: Sequence[Score]) -> list[str]:

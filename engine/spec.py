@@ -91,6 +91,11 @@ class Labels(Part):
     )
 
 
+def stored_epochs(labels: Labels) -> int:
+    """How many epochs' labels are made: all, or a pool that serves the others again."""
+    return min(labels.pool or labels.epochs, labels.epochs)
+
+
 class Rates(Part):
     """How AdamW goes for one kind of student, where it differs from the others."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 
 from pydantic import Field
@@ -11,8 +11,10 @@ from sqlalchemy.orm import Session
 from app.jobs import steps_of
 from app.models import Job, Step, StepState
 from app.views.out import Out
+from engine.networks import network_title
 from engine.plan import Row, StepKind
-from engine.scores import SUBJECT_TITLES, Score, verdicts
+from engine.plan.students import SUBJECT_TITLES as PLANNED_TITLES
+from engine.scores import SUBJECT_TITLES, Score, robustness, verdicts
 
 
 class RunOut(Out):
@@ -57,6 +59,37 @@ class TeacherOut(Out):
     seconds: float | None
 
 
+class FullDataOut(Out):
+    """A student's network trained on all real images."""
+
+    student: str
+    title: str
+    state: str
+    top1_pct: float | None
+
+
+class RobustnessOut(Out):
+    """DD-Ranking's scores of the job's own images, by one kind of student."""
+
+    student: str
+    title: str
+    hlr: float | None = Field(description="Hard label recovery: low is good.")
+    ior: float | None = Field(description="Improvement over random real images.")
+    lrs: float | None = Field(description="Label robust score, 0 to 1: high is good.")
+    missing: str = Field(description="What was not measured; empty when all was.")
+
+
+class ContinualOut(Out):
+    """Class-incremental learning by one set of images."""
+
+    subject: str
+    title: str
+    student: str
+    steps: int
+    runs: int
+    curve: list[tuple[int, float]] = Field(description="Classes so far, and mean top-1 on them over the runs, %.")
+
+
 class ResultsOut(Out):
     """The score card."""
 
@@ -64,6 +97,10 @@ class ResultsOut(Out):
     rows: list[RowOut]
     teachers: list[TeacherOut]
     verdicts: list[str] = Field(description="What the figures show, and what they do not, one sentence a baseline.")
+    full_data: list[FullDataOut] = Field(description="The same students trained on all real images: the upper bound.")
+    robustness: list[RobustnessOut] = Field(description="DD-Ranking's scores, as fractions of 1, one entry a student.")
+    continual: list[ContinualOut] = Field(description="Class-incremental learning, one entry a curve.")
+    quick: bool = Field(description="A quick look: comparable with nothing.")
 
 
 def results(session: Session, job: Job) -> ResultsOut:
@@ -71,12 +108,61 @@ def results(session: Session, job: Job) -> ResultsOut:
     steps = steps_of(session, job.id)
     by_key = {step.key: step for step in steps}
     rows = [row_out(Row.model_validate(row), by_key) for row in job.rows]
+    own = [_score(row) for row in rows if row.last and row.ipc == job.spec["ipc"]]
+    full = list(_full_data(job, steps))
     return ResultsOut(
         complete=all(row.n == row.planned for row in rows),
         rows=rows,
         teachers=[_teacher(step) for step in steps if step.kind == StepKind.TEACH],
-        verdicts=verdicts([_score(row) for row in rows if row.last and row.ipc == job.spec["ipc"]]),
+        verdicts=verdicts(own),
+        full_data=full,
+        robustness=[
+            RobustnessOut(
+                student=one.student,
+                title=network_title(one.student),
+                hlr=one.hlr,
+                ior=one.ior,
+                lrs=one.lrs,
+                missing=one.missing,
+            )
+            for one in robustness(own, {one.student: one.top1_pct for one in full if one.top1_pct is not None})
+        ],
+        continual=_continual(steps),
+        quick=job.spec["evaluation"].get("quick", False),
     )
+
+
+def _full_data(job: Job, steps: Sequence[Step]) -> Iterator[FullDataOut]:
+    """The networks that the job trains on all real images for comparison: by name, the last that was planned."""
+    evaluation = job.spec["evaluation"]
+    by_network = {step.params["teacher"]["network"]: step for step in steps if step.kind == StepKind.TEACH}
+    for student in evaluation["students"] if evaluation.get("full_data") else ():
+        step = by_network[student]
+        top1 = (step.result or {}).get("top1_pct")
+        yield FullDataOut(student=student, title=network_title(student), state=step.state, top1_pct=top1)
+
+
+def _continual(steps: Sequence[Step]) -> list[ContinualOut]:
+    """The curves of class-incremental learning as far as they are known. A step's title says its subject."""
+    runs: dict[tuple[str, str, int], list[list[tuple[int, float]]]] = {}
+    for step in steps:
+        if step.kind == StepKind.CONTINUAL and step.state == StepState.SUCCEEDED and step.result:
+            subject = next(
+                name for name, title in PLANNED_TITLES.items() if step.title.startswith(f"Learn {title} in ")
+            )
+            row = (subject, step.params["student"], step.params["steps"])
+            runs.setdefault(row, []).append(step.result["curve"])
+    return [
+        ContinualOut(
+            subject=subject,
+            title=SUBJECT_TITLES.get(subject, subject),
+            student=student,
+            steps=groups,
+            runs=len(curves),
+            curve=[(points[0][0], fmean(top1 for _, top1 in points)) for points in zip(*curves, strict=True)],
+        )
+        for (subject, student, groups), curves in runs.items()
+    ]
 
 
 def row_out(row: Row, steps: Mapping[str, Step]) -> RowOut:
@@ -129,7 +215,12 @@ def _teacher(step: Step) -> TeacherOut:
 
 def _score(row: RowOut) -> Score:
     return Score(
-        subject=row.subject, student=row.student, labels=row.labels, last=tuple(row.last), best=tuple(row.best)
+        subject=row.subject,
+        student=row.student,
+        labels=row.labels,
+        last=tuple(row.last),
+        best=tuple(row.best),
+        chosen=tuple(row.chosen),
     )
 
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from engine import arrays, png
 from engine.datasets import Statistics
 from engine.download.teachers import teachers
-from engine.labels import PLAN_ARRAYS, LabelPlan, draw_plan, rendered_batches, soft_labels
+from engine.label_store import LabelMaker, LabelStore
+from engine.labels import LabelPlan, draw_plan
 from engine.models import build
 from engine.networks import SMALL_BELOW_PX
 from engine.precision import precision_for
@@ -50,12 +51,35 @@ class Set:
 
     def batches(self, kind: str, epoch: int, device: torch.device) -> tuple[LabelPlan, Criterion]:
         """What a student sees in an epoch, and what it learns from it."""
+        if kind == "soft":
+            plan, logits = self._soft(device).epoch(epoch)
+            temperature = self.facts["training"]["temperature"]
+            return plan, soft_criterion(logits, temperature=temperature, device=device)
+        plan = self._drawn(epoch)
+        return plan, hard_criterion(self.labels, plan, side=self.facts["resolution"], device=device)
+
+    def _soft(self, device: torch.device) -> LabelStore | LabelMaker:
+        """The labels that this download holds, or the teachers that make them again."""
+        facts, labels = self.facts, self.facts["labels"]
+        size, seed = facts["training"]["batch_size"], facts["seed"]
+        if not self.teachers:
+            return LabelStore.open(HERE / "labels", classes=len(facts["classes"]), batch_size=size, seed=seed)
+        return LabelMaker(
+            teachers=self.teachers,
+            images=self.images,
+            draw=self._drawn,
+            batch_size=size,
+            pool=min(labels["pool"] or labels["epochs"], labels["epochs"]),
+            batch_norm=labels["statistics"],
+            statistics=self.statistics,
+            precision=precision_for(facts["training"]["precision"], device),
+            device=device,
+            seed=seed,
+        )
+
+    def _drawn(self, epoch: int) -> LabelPlan:
         course = self.facts["training"]
-        if kind == "soft" and not self.teachers:
-            epochs = {name: arrays.read(HERE / "labels" / f"{name}.npy")[epoch] for name in (*PLAN_ARRAYS, "logits")}
-            plan = LabelPlan.of(epochs, batch_size=course["batch_size"])
-            return plan, soft_criterion(epochs["logits"], temperature=course["temperature"], device=device)
-        plan = draw_plan(
+        return draw_plan(
             len(self.images),
             batch_size=course["batch_size"],
             side=self.facts["resolution"],
@@ -64,20 +88,6 @@ class Set:
             flip=course["flip"],
             cutmix=course["cutmix"],
         )
-        if kind == "soft":
-            return plan, soft_criterion(self._labelled(plan, device), temperature=course["temperature"], device=device)
-        return plan, hard_criterion(self.labels, plan, side=self.facts["resolution"], device=device)
-
-    def _labelled(self, plan: LabelPlan, device: torch.device) -> Tensor:
-        """(N, K) fp16: the teachers' labels of an epoch, as the server made them."""
-        precision = precision_for(self.facts["training"]["precision"], device)
-        labels = [
-            soft_labels(
-                self.teachers, images, statistics=self.facts["labels"]["statistics"], precision=precision
-            ).half()
-            for _, images in rendered_batches(self.images, plan, statistics=self.statistics, device=device)
-        ]
-        return torch.cat(labels)
 
 
 def main() -> None:

@@ -18,24 +18,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import arrays
 from engine.archive import Archive, image_file
 from engine.export.material import Material
-from engine.labels import PLAN_ARRAYS, LabelPlan, mix_shares
+from engine.label_store import LabelStore
+from engine.labels import LabelPlan, mix_shares
 
 
 def fkd(material: Material, path: Path) -> Iterator[int]:
     """A zip file of images and batches; yields after each epoch."""
     labels, ipcs, orders = material.params.labels, len(material.images), []
-    stored = {name: arrays.read(material.labels / f"{name}.npy") for name in (*PLAN_ARRAYS, "logits")}
+    store = LabelStore.open(
+        material.labels,
+        classes=len(material.classes),
+        batch_size=labels.batch_size,
+        seed=material.params.seed,
+    )
     with Archive(path) as archive:
         for label, ipc, data in material.files():
             archive.add(image_file(label, material.classes[label], ipc), data)
         for epoch in range(labels.epochs):
-            own = {name: values[epoch] for name, values in stored.items()}
-            plan = LabelPlan.of(own, batch_size=labels.batch_size)
+            plan, logits = store.epoch(epoch)
             orders.append(_folder_index(plan.order, ipcs, len(material.classes)))
-            for index, batch in enumerate(_batches(plan, own["logits"], material)):
+            for index, batch in enumerate(_batches(plan, logits, material)):
                 archive.add(f"labels/epoch_{epoch}/batch_{index}.tar", _saved(batch))
             yield epoch + 1
         archive.add("order.pt", _saved(torch.stack(orders)))

@@ -7,7 +7,7 @@ from typing import Any
 from engine.params import ContinualParams, EvaluateParams, RelabelParams
 from engine.plan.draft import Draft, Parts
 from engine.plan.graph import ContinualRow, Row, StepKind
-from engine.spec import Labels, Teacher
+from engine.spec import Labels, Teacher, stored_epochs
 
 QUICK_SHARE = 10  # a quick look takes one epoch in so many
 SUBJECT_TITLES = {
@@ -18,7 +18,14 @@ SUBJECT_TITLES = {
     "herding": "images chosen by herding",
 }
 # Table 7: training on all real images.
-UPPER_BOUND: dict[str, Any] = {"epochs": 300, "batch_size": 128, "lr": 0.1, "weight_decay": 1e-4, "cutmix": True}
+UPPER_BOUND: dict[str, Any] = {
+    "epochs": 300,
+    "batch_size": 128,
+    "lr": 0.1,
+    "weight_decay": 1e-4,
+    "crop": "resized",
+    "cutmix": True,
+}
 
 
 def rows_of(draft: Draft, subjects: dict[str, Parts], ipc: int) -> tuple[list[Row], str]:
@@ -82,10 +89,10 @@ def _plan(draft: Draft) -> Labels:
 def _relabel(draft: Draft, subject: str, images: Parts, ipc: int) -> str:
     spec = draft.spec
     params = RelabelParams(labels=spec.labels, take=ipc, flip=spec.flip, seed=spec.seed, precision=spec.precision)
-    stored = min(spec.labels.pool or spec.labels.epochs, spec.labels.epochs)
     classes = len(draft.facts.classes)
-    per_label = 4 * min(spec.labels.top_k, classes) if spec.labels.top_k else 2 * classes
-    seen = draft.images(ipc) * stored
+    top_k = spec.labels.top_k or classes
+    per_label = 4 * top_k + 2 if top_k < classes else 2 * classes
+    seen = draft.images(ipc) * stored_epochs(spec.labels)
     forwards = sum(draft.forward(teacher.network) for teacher in spec.teachers)
     return draft.add(
         StepKind.RELABEL,

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from engine.context import Context, Telling
 from engine.params import (
+    ContinualParams,
     EvaluateParams,
     ExportParams,
     ObserveParams,
@@ -18,6 +19,7 @@ from engine.params import (
     TeachParams,
 )
 from engine.plan import StepKind
+from engine.steps.continual import continual
 from engine.steps.evaluate import evaluate
 from engine.steps.export import export
 from engine.steps.observe import observe
@@ -36,6 +38,7 @@ PARAMS: dict[StepKind, type[BaseModel]] = {
     StepKind.RECOVER: RecoverParams,
     StepKind.RELABEL: RelabelParams,
     StepKind.EVALUATE: EvaluateParams,
+    StepKind.CONTINUAL: ContinualParams,
     StepKind.PACKAGE: PackageParams,
     StepKind.EXPORT: ExportParams,
 }
@@ -47,6 +50,7 @@ STEPS: dict[StepKind, Callable[[Context[Any]], Telling]] = {
     StepKind.RECOVER: recover,
     StepKind.RELABEL: relabel,
     StepKind.EVALUATE: evaluate,
+    StepKind.CONTINUAL: continual,
     StepKind.PACKAGE: package,
     StepKind.EXPORT: export,
 }

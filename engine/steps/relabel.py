@@ -1,7 +1,8 @@
 """The teachers' soft labels for everything that a student will see: each epoch's crops, flips and cut-mixes.
 
-Leaves the plan of each epoch and logits.npy (E, N, K) fp16, in the order of the plan's positions.
-E epochs, N images (ipc after ipc, classes ascending), B batches, K classes.
+Leaves the plan of each epoch and its logits as the spec wants them kept, in the order of the plan's positions: see
+`engine.label_store`. Of labels that are made again wherever they are needed (recipe_only), the plans alone.
+E epochs kept, N images (ipc after ipc, classes ascending), B batches, K classes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from engine.checkpoint import Checkpoint, opened_array, place
 from engine.context import Context, Result, State, Telling
 from engine.data import RealData, fitted, images_of, real_data, teacher_facts, teachers
 from engine.events import Event, Log, Progress, Started
-from engine.labels import batch_slices, draw_plan, rendered_batches, soft_labels
+from engine.label_store import kept, shapes
+from engine.labels import batch_slices, draw_plan, labelled
 from engine.params import RelabelParams
 from engine.precision import Precision
-from engine.spec import Labels
+from engine.spec import Labels, stored_epochs
 from engine.store import sync
 from engine.students import top1_pct
 
@@ -33,7 +35,7 @@ LOST = 2  # ... that recognises these images less often than so many times chanc
 def relabel(context: Context[RelabelParams]) -> Telling:
     """Epoch after epoch; each is drawn, rendered and labelled by itself."""
     labelling = _Labelling.begin(context, context.resumed())
-    epochs = context.params.labels.epochs
+    epochs = stored_epochs(context.params.labels)
     yield Started(total=epochs, unit="epochs", resumed_at=labelling.epoch, device=str(context.device))
     while labelling.epoch < epochs:
         labelling.label()
@@ -62,7 +64,7 @@ class _Labelling:
     def begin(cls, context: Context[RelabelParams], found: Checkpoint | None) -> Self:
         """Before the first epoch, or where a checkpoint was taken."""
         data = real_data(context.folder("data"))
-        images = fitted(images_of(context.folders("images")).flatten(0, 1), context.device)
+        images = fitted(images_of(context.folders("images"))[: context.params.take].flatten(0, 1), context.device)
         folder = context.checkpoints.large_files()
         shapes = _shapes(len(images), data.num_classes, context.params.labels)
         return cls(
@@ -94,11 +96,18 @@ class _Labelling:
         )
         for name, values in plan.tensors().items():
             self.arrays[name][self.epoch] = values
-        logits = [
-            soft_labels(self.teachers, images, statistics=labels.statistics, precision=self.precision).half()
-            for _, images in rendered_batches(self.images, plan, statistics=statistics, device=self.device)
-        ]
-        self.arrays["logits"][self.epoch] = torch.cat(logits).cpu()  # at once: a GPU is waited for once an epoch
+        if not labels.recipe_only:
+            logits = labelled(
+                self.teachers,
+                self.images,
+                plan,
+                statistics=statistics,
+                batch_norm=labels.statistics,
+                precision=self.precision,
+                device=self.device,
+            )
+            for name, values in kept(logits.cpu(), labels.top_k).items():  # a GPU is waited for once an epoch
+                self.arrays[name][self.epoch] = values
         self.epoch += 1
 
     def state(self) -> State:
@@ -109,15 +118,16 @@ class _Labelling:
 
 
 def _shapes(images: int, classes: int, labels: Labels) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and type of each array: the plan's, and the logits."""
-    batches, epochs = len(batch_slices(images, labels.batch_size)), labels.epochs
+    """Shape and type of each array: the plan's, and the logits'."""
+    batches, epochs = len(batch_slices(images, labels.batch_size)), stored_epochs(labels)
+    stored = {} if labels.recipe_only else shapes(images, classes, labels.top_k)
     return {
         "order": ((epochs, images), torch.int32),
         "boxes": ((epochs, images, 4), torch.int16),
         "flips": ((epochs, images), torch.bool),
         "partners": ((epochs, images), torch.int16),
         "mix_boxes": ((epochs, batches, 4), torch.int16),
-        "logits": ((epochs, images, classes), torch.float16),
+        **{name: ((epochs, *shape), dtype) for name, (shape, dtype) in stored.items()},
     }
 
 

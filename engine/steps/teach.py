@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine import device as devices
-from engine.augment import crop_pixels, draw_boxes, draw_flips
+from engine.augment import crop_pixels, draw_boxes, draw_flips, draw_mix_box, paste
 from engine.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer, taken_from, under
 from engine.context import Context, Result, State, Telling
 from engine.data import RealData, batch_of, real_data, resident
 from engine.errors import DatasetInvalid, Diverged, WeightsInvalid
 from engine.events import Event, Metric, Progress, Started
+from engine.losses import mixed_cross_entropy
 from engine.models import build
 from engine.networks import NETWORKS
 from engine.params import TeachParams
@@ -183,13 +184,14 @@ class _Training:
         size = self.teacher.batch_size
         indices = order[self.batch * size : (self.batch + 1) * size]
         images, labels = self._augmented(indices), self.data.train_labels[indices].to(self.device)
+        images, loss_of = self._mixed(images, labels)
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = cosine_lr(self.step, steps=self.teacher.epochs * self.batches, lr=self.teacher.lr)
         with repeatable(self.teacher.seed, "teach", "dropout", self.step, device=self.device):
             with computing(self.precision, self.device):
                 logits = self.model(images)
-            loss = F.cross_entropy(logits.float(), labels)
+            loss = loss_of(logits)
         self.optimizer.zero_grad()
         torch.autograd.backward(self.scaler.scale(loss))
         self.scaler.step(self.optimizer)
@@ -252,6 +254,18 @@ class _Training:
             offsets = torch.randint(-reach, reach + 1, (len(indices), 2), generator=chance)
             levels = shifted(pixels, offsets, flips)
         return normalised(levels, self.data.statistics).contiguous(memory_format=torch.channels_last)
+
+    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """(B, 3, S, S) images, a rectangle of each out of its partner's where the recipe has CutMix; and their loss."""
+        count, side = len(images), images.shape[2]
+        if not self.teacher.cutmix:
+            return images, lambda logits: F.cross_entropy(logits.float(), labels)
+        chance = generator(self.teacher.seed, "teach", "mix", self.step)
+        partners = torch.randperm(count, generator=chance).to(self.device)
+        box = torch.tensor(draw_mix_box(side, generator=chance))
+        shares = ((box[2] - box[0]) * (box[3] - box[1]) / side**2).expand(count)
+        mixed = paste(images, partners, box.expand(count, 4)).contiguous(memory_format=torch.channels_last)
+        return mixed, lambda logits: mixed_cross_entropy(logits, labels, labels[partners], shares)
 
 
 def shifted(pixels: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:

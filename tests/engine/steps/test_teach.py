@@ -41,6 +41,7 @@ def test_every_way_of_training_works(job: Job) -> None:
     step = job.step(StepKind.TEACH)
     kinds = (
         Teacher(network=SMALL, epochs=1, crop="resized", batch_size=500),
+        Teacher(network=SMALL, epochs=1, cutmix=True, batch_size=500),
         Teacher(network=SMALL, epochs=1, optimizer="adamw", lr=0.01, batch_size=4096),
         Teacher(network="shufflenet_v2_x0_5", epochs=1, batch_size=721),
     )
