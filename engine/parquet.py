@@ -22,6 +22,7 @@ from engine.spec import sha256_of
 TEST_SPLITS = ("test", "validation", "valid", "val")
 DEEP = 3  # levels of folders in which files are looked for
 READERS = 8  # files whose labels are read at once
+PIECE = 2**16  # bytes that are read at a time: of a file on the Hub, no whole row group for one image
 IMAGE, LABEL = "/dataset/image_column", "/dataset/label_column"
 Found = TypeVar("Found")
 NUMBERED = re.compile(r"(.+?)[-_.]\d+(-of-\d+)?([-_.]\w+)?")  # train-00000-of-00002, test_0
@@ -280,7 +281,7 @@ def _read(shard: Shard, look: Callable[[Any], Found]) -> Found:
         ) from error
     source = shard.open()
     try:
-        with ParquetFile(source) as file:
+        with ParquetFile(source, buffer_size=PIECE) as file:
             return look(file)
     except (OSError, ValueError, LookupError, StopIteration) as error:  # pyarrow's own errors are these too
         raise DatasetInvalid(
