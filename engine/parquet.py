@@ -281,7 +281,7 @@ def _read(shard: Shard, look: Callable[[Any], Found]) -> Found:
         ) from error
     source = shard.open()
     try:
-        with ParquetFile(source, buffer_size=PIECE) as file:
+        with ParquetFile(source, buffer_size=PIECE, pre_buffer=False) as file:
             return look(file)
     except (OSError, ValueError, LookupError, StopIteration) as error:  # pyarrow's own errors are these too
         raise DatasetInvalid(
