@@ -110,6 +110,12 @@ def _bad_storage(spec: JobSpec) -> Iterator[SpecInvalid]:
 def _bad_groups(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
     wanted = spec.evaluation.continual
     for index, steps in enumerate(() if wanted is None else wanted.steps):
+        if steps == len(facts.classes) and spec.ipc == 1:
+            yield SpecInvalid(
+                f"With ipc 1 and {steps} groups the first student would see a single image, of which batch norm knows nothing.",
+                hint="Choose fewer groups.",
+                pointer=f"/evaluation/continual/steps/{index}",
+            )
         if steps > len(facts.classes):
             yield SpecInvalid(
                 f"{len(facts.classes)} classes cannot come in {steps} groups.",

@@ -6,7 +6,7 @@ N images of an epoch, n images of a batch, M test images, C channels, S pixels a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -185,19 +185,23 @@ def evaluate(
     statistics: Statistics,
     precision: Precision,
     device: torch.device,
+    rows: Tensor | None = None,
 ) -> Accuracy:
-    """Test a model, which is left in eval mode, on (M, C, S, S) uint8 images, wherever they lie, and their (M,) labels."""
+    """Test a model, which is left in eval mode, on (M, C, S, S) uint8 images, wherever they lie, and their (M,) labels.
+
+    rows: (R,) int64: on these images only, of which a batch at a time is looked at.
+    """
     model.eval()
     size = max(1, TESTED_PIXELS.get(device.type, 2**18) // images.shape[-1] ** 2)
     sums, num_classes = torch.zeros(3, dtype=torch.float64, device=device), 0
     with torch.no_grad():
-        for start in range(0, len(images), size):
-            inputs = normalised(images[start : start + size].to(device), statistics)
+        for part in _parts(images, rows, size):
+            inputs = normalised(images[part].to(device), statistics)
             with computing(precision, device):
                 logits = model(inputs.contiguous(memory_format=training_layout(device, precision)))
-            sums += _judged(logits.float(), labels[start : start + size].to(device))
+            sums += _judged(logits.float(), labels[part].to(device))
             num_classes = logits.shape[1]
-    top1, top5, loss = (sums / len(images)).tolist()
+    top1, top5, loss = (sums / (len(images) if rows is None else len(rows))).tolist()
     return Accuracy(top1_pct=100 * top1, top5_pct=100 * top5 if num_classes > 5 else None, loss=loss)
 
 
@@ -209,9 +213,19 @@ def top1_pct(
     statistics: Statistics,
     precision: Precision,
     device: torch.device,
+    rows: Tensor | None = None,
 ) -> float:
-    """Share of (M, C, S, S) uint8 test images that a model recognises, %."""
-    return evaluate(model, images, labels, statistics=statistics, precision=precision, device=device).top1_pct
+    """Share of (M, C, S, S) uint8 test images, or of some rows of them, that a model recognises, %."""
+    judged = evaluate(model, images, labels, statistics=statistics, precision=precision, device=device, rows=rows)
+    return judged.top1_pct
+
+
+def _parts(images: Tensor, rows: Tensor | None, size: int) -> Iterator[slice | Tensor]:
+    """Batches, as what picks them out."""
+    if rows is None:
+        yield from (slice(start, start + size) for start in range(0, len(images), size))
+    else:
+        yield from torch.split(rows, size)
 
 
 def _judged(logits: Tensor, labels: Tensor) -> Tensor:

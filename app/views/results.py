@@ -13,7 +13,6 @@ from app.models import Job, Step, StepState
 from app.views.out import Out
 from engine.networks import network_title
 from engine.plan import Row, StepKind
-from engine.plan.students import SUBJECT_TITLES as PLANNED_TITLES
 from engine.scores import SUBJECT_TITLES, Score, robustness, verdicts
 
 
@@ -109,7 +108,8 @@ def results(session: Session, job: Job) -> ResultsOut:
     by_key = {step.key: step for step in steps}
     rows = [row_out(Row.model_validate(row), by_key) for row in job.rows]
     own = [_score(row) for row in rows if row.last and row.ipc == job.spec["ipc"]]
-    full = list(_full_data(job, steps))
+    package = by_key[job.package_key]
+    full = list(_full_data(package, by_key))
     return ResultsOut(
         complete=all(row.n == row.planned for row in rows),
         rows=rows,
@@ -127,31 +127,26 @@ def results(session: Session, job: Job) -> ResultsOut:
             )
             for one in robustness(own, {one.student: one.top1_pct for one in full if one.top1_pct is not None})
         ],
-        continual=_continual(steps),
+        continual=_continual(package, by_key),
         quick=job.spec["evaluation"].get("quick", False),
     )
 
 
-def _full_data(job: Job, steps: Sequence[Step]) -> Iterator[FullDataOut]:
-    """The networks that the job trains on all real images for comparison: by name, the last that was planned."""
-    evaluation = job.spec["evaluation"]
-    by_network = {step.params["teacher"]["network"]: step for step in steps if step.kind == StepKind.TEACH}
-    for student in evaluation["students"] if evaluation.get("full_data") else ():
-        step = by_network[student]
+def _full_data(package: Step, by_key: Mapping[str, Step]) -> Iterator[FullDataOut]:
+    """The networks that the job trains on all real images for comparison."""
+    for index, student in enumerate(package.params["full"]):
+        step = by_key[package.needs[f"full.{index}"]]
         top1 = (step.result or {}).get("top1_pct")
         yield FullDataOut(student=student, title=network_title(student), state=step.state, top1_pct=top1)
 
 
-def _continual(steps: Sequence[Step]) -> list[ContinualOut]:
-    """The curves of class-incremental learning as far as they are known. A step's title says its subject."""
+def _continual(package: Step, by_key: Mapping[str, Step]) -> list[ContinualOut]:
+    """The curves of class-incremental learning as far as they are known."""
     runs: dict[tuple[str, str, int], list[list[tuple[int, float]]]] = {}
-    for step in steps:
-        if step.kind == StepKind.CONTINUAL and step.state == StepState.SUCCEEDED and step.result:
-            subject = next(
-                name for name, title in PLANNED_TITLES.items() if step.title.startswith(f"Learn {title} in ")
-            )
-            row = (subject, step.params["student"], step.params["steps"])
-            runs.setdefault(row, []).append(step.result["curve"])
+    for index, (subject, student, groups, _) in enumerate(package.params["continual"]):
+        step = by_key[package.needs[f"continual.{index}"]]
+        if step.state == StepState.SUCCEEDED and step.result:
+            runs.setdefault((subject, student, groups), []).append(step.result["curve"])
     return [
         ContinualOut(
             subject=subject,

@@ -134,11 +134,12 @@ class _Lessons:
         place = torch.full((self.data.num_classes,), -1).scatter_(0, self.classes, torch.arange(self.seen))
         top1 = top1_pct(
             _Restricted(self.student.model, self.classes.to(self.device)),
-            self.data.test[chosen],
-            place[self.data.test_labels[chosen]],
+            self.data.test,
+            place[self.data.test_labels],
             statistics=self.data.statistics,
             precision=self.student.recipe.precision,
             device=self.device,
+            rows=chosen,
         )
         self.curve.append((self.seen, top1))
         return top1

@@ -98,11 +98,11 @@ class _Course:
         if not len(self.valid):
             self.curve.append((self.student.epoch - 1, top1, None))
             return {"evaluate.top1": top1}
-        chosen = self._top1(self.data.train[self.valid], self.data.train_labels[self.valid])
+        chosen = self._top1(self.data.train, self.data.train_labels, self.valid)
         self.curve.append((self.student.epoch - 1, top1, chosen))
         return {"evaluate.top1": top1, "evaluate.valid_top1": chosen}
 
-    def _top1(self, images: Tensor, labels: Tensor) -> float:
+    def _top1(self, images: Tensor, labels: Tensor, rows: Tensor | None = None) -> float:
         return top1_pct(
             self.student.model,
             images,
@@ -110,6 +110,7 @@ class _Course:
             statistics=self.data.statistics,
             precision=self.student.recipe.precision,
             device=self.device,
+            rows=rows,
         )
 
     def state(self) -> State:
