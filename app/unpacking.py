@@ -29,6 +29,7 @@ ENCRYPTED = 0x1
 KINDS = frozenset({0, stat.S_IFREG, stat.S_IFDIR})  # of a file by Unix; 0: the archive does not say
 PUNCTUATION = frozenset(" -_.,+&()'[]{}#@!~=%$^;`")
 LONGEST_NAME_BYTES = 200
+LONGEST_PATH = 1024  # characters: each folder of a path is looked at
 DRIVE = re.compile(r"[A-Za-z]:")
 HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
 DAMAGED = (
@@ -124,6 +125,8 @@ def _refuse_hostile(infos: Sequence[zipfile.ZipInfo], limits: Limits) -> None:
 
 def _refuse_name(name: str) -> None:
     parts = name.removesuffix("/").split("/")
+    if len(name) > LONGEST_PATH:
+        raise _refusal(f"{_short(name)} has more than {LONGEST_PATH} characters.", "Use shorter names.")
     if not name or name.startswith("/") or DRIVE.match(name):
         raise _refusal(f"{_short(name)} is an absolute path.", MADE_AGAIN)
     if any(part in {"", ".", ".."} for part in parts):

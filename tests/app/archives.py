@@ -24,13 +24,16 @@ def png(seed: int = 0, colour: str = "ant") -> bytes:
 
 
 def archive(*names: str, more: Mapping[Any, bytes] | None = None, method: int = ZIP_DEFLATED) -> bytes:
-    """A zip of pictures under these names (by default two classes of four), and of whatever more: name or ZipInfo -> bytes."""
+    """A zip of pictures under these names (by default two classes of four), and of whatever more: name or ZipInfo -> bytes.
+
+    The same bytes at any time.
+    """
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", method) as opened:
         for seed, name in enumerate(names or FLAT):
-            opened.writestr(name, png(seed, "bee" if "bee" in name else "ant"))
+            opened.writestr(ZipInfo(name), png(seed, "bee" if "bee" in name else "ant"), method)
         for written, data in (more or {}).items():
-            opened.writestr(written, data)
+            opened.writestr(written if isinstance(written, ZipInfo) else ZipInfo(written), data, method)
     return made.getvalue()
 
 

@@ -19,6 +19,7 @@ from app.client import Client
 from app.main import create_app, server
 from app.redis_server import write_private
 from app.settings import Settings
+from tests.app.archives import archive
 from tests.app.world import Person, World, chain, damage, spec_body
 
 Run = Callable[..., tuple[int, str, str]]
@@ -271,3 +272,12 @@ def test_a_worker_without_redis_is_told_what_to_do(run: Run) -> None:
 def test_other_machines_are_let_in_only_by_name(run: Run, command: str) -> None:
     code, _, told = run(command, "--host", "0.0.0.0")
     assert code == cli.FAILED and "FADRM_HOSTS" in told and "TLS" in told
+
+
+def test_an_archive_is_uploaded_and_its_source_is_printed(run: Run, served: World, tmp_path: Path) -> None:
+    (tmp_path / "insects.zip").write_bytes(archive())
+    code, told, aside = run("upload", str(tmp_path / "insects.zip"))
+    assert code == 0 and json.loads(told)["source"] == "upload" and aside.startswith("insects: 2 classes, 6 images")
+    (tmp_path / "broken.zip").write_bytes(b"no zip")
+    code, _, aside = run("upload", str(tmp_path / "broken.zip"))
+    assert code == 3 and "cannot be read" in aside
