@@ -18,8 +18,9 @@ import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app import uploads
+from app import jobs, uploads
 from app.client import Client
+from app.errors import Conflict
 from app.main import create_app
 from app.models import Upload
 from engine.data import real_data
@@ -27,9 +28,10 @@ from engine.events import Failed
 from engine.plan import Step as PlanStep
 from engine.plan import StepKind
 from engine.run import perform
+from engine.sources import Upload as Source
 from tests.app.archives import FLAT, SPLIT, archive, entry, overlapping, patched, png, with_flag
 from tests.app.test_client import InProcess
-from tests.app.world import Person, World, files_of, spec_body
+from tests.app.world import SPEC, Person, World, chain, files_of, spec_body
 
 ZIP = {"Content-Type": "application/zip"}
 URL = "/api/v1/datasets"
@@ -277,3 +279,16 @@ def test_the_client_sends_a_file(app: FastAPI, owner: Person, tmp_path: Path) ->
         Client("http://testserver", owner.token, transport=InProcess(inner)) as remote,
     ):
         assert remote.upload(path, "Insects") == remote.upload(path, "Another title")
+
+
+def test_on_every_database_an_upload_stays_while_a_job_uses_it(any_world: World) -> None:
+    owner, ident = any_world.person("owner"), "0" * 64
+    spec = SPEC.model_copy(update={"dataset": Source(id=ident)})
+    with any_world.services.database.write() as session:
+        session.add(Upload(id=ident, owner_id=owner.user.id, title="Insects", size_bytes=1, facts={}))
+        jobs.create(session, owner=owner.user, name="a job", spec=spec, plan=chain("a"))
+    with pytest.raises(Conflict):
+        uploads.remove(any_world.services, owner.user, ident)
+    any_world.work()
+    uploads.remove(any_world.services, owner.user, ident)
+    assert any_world.count(Upload) == 0
