@@ -134,7 +134,7 @@ def results(session: Session, job: Job) -> ResultsOut:
 
 def _full_data(package: Step, by_key: Mapping[str, Step]) -> Iterator[FullDataOut]:
     """The networks that the job trains on all real images for comparison."""
-    for index, student in enumerate(package.params["full"]):
+    for index, student in enumerate(package.params.get("full", ())):
         step = by_key[package.needs[f"full.{index}"]]
         top1 = (step.result or {}).get("top1_pct")
         yield FullDataOut(student=student, title=network_title(student), state=step.state, top1_pct=top1)
@@ -143,7 +143,7 @@ def _full_data(package: Step, by_key: Mapping[str, Step]) -> Iterator[FullDataOu
 def _continual(package: Step, by_key: Mapping[str, Step]) -> list[ContinualOut]:
     """The curves of class-incremental learning as far as they are known."""
     runs: dict[tuple[str, str, int], list[list[tuple[int, float]]]] = {}
-    for index, (subject, student, groups, _) in enumerate(package.params["continual"]):
+    for index, (subject, student, groups, _) in enumerate(package.params.get("continual", ())):
         step = by_key[package.needs[f"continual.{index}"]]
         if step.state == StepState.SUCCEEDED and step.result:
             runs.setdefault((subject, student, groups), []).append(step.result["curve"])

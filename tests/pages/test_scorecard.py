@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from app.models import utc_now
 from app.pages.render import ago, figure, short_duration, signed, size
 from app.pages.scorecard import MARGIN, WIDTH, card, scale_of
 from app.views.results import ResultsOut, RowOut, TeacherOut
+
+NOTHING_MORE: dict[str, Any] = {"full_data": [], "robustness": [], "continual": [], "quick": False}
 
 
 def row(subject: str, *last: float, student: str = "resnet18", ipc: int = 10) -> RowOut:
@@ -33,7 +37,7 @@ def row(subject: str, *last: float, student: str = "resnet18", ipc: int = 10) ->
 
 def results(*rows: RowOut, teacher: float | None = 80.0) -> ResultsOut:
     known = TeacherOut(key="k", network="resnet18", state="succeeded", cached=False, top1_pct=teacher, seconds=1.0)
-    return ResultsOut(complete=False, rows=list(rows), teachers=[known], verdicts=[])
+    return ResultsOut(complete=False, rows=list(rows), teachers=[known], verdicts=[], **NOTHING_MORE)
 
 
 def test_differences_are_those_to_the_baselines_of_the_same_student_and_labels() -> None:
