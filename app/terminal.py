@@ -146,7 +146,8 @@ def show_outcome(client: Client, job: JobOut, console: Console, path_of: Callabl
 def score_card(results: ResultsOut) -> Table:
     """The accuracies on real test images, with their spread over the runs."""
     table = Table(title="Top-1 accuracy on the real test set, %", title_justify="left")
-    for name in ("Images", "Student", "Labels"):
+    table.add_column("Images", no_wrap=True)
+    for name in ("Student", "Labels"):
         table.add_column(name)
     for name in ("Runs", "Last epoch", "Best epoch"):
         table.add_column(name, justify="right")

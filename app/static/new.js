@@ -54,7 +54,9 @@ form.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => form.querySelector('button[value="submit"]').removeAttribute("disabled"));
 
-keepDraft(form);
-filterPresets();
+if (byId("draft")) {
+  keepDraft(form); // the form of a sweep has neither drafts nor presets to choose from
+  filterPresets();
+}
 if (location.hash === "#all-presets") byId("all-presets").open = true;
 byId("refusal-notice")?.focus();

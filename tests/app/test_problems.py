@@ -19,7 +19,7 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str, str]] = {
     "an unknown field, nearly right": ({"method": FADRM | {"budget": [1]}}, "/spec/method/budget", "budgets"),
     "negative iterations": ({"method": FADRM | {"budgets": [5, -1]}}, "/spec/method/budgets/1", "-1"),
     "a negative ipc": ({"ipc": -2}, "/spec/ipc", "-2"),
-    "an unknown data set": ({"dataset": {"source": "imagenet"}}, "/spec/dataset", "'digits', 'folder', 'torchvision'"),
+    "an unknown data set": ({"dataset": {"source": "imagenet"}}, "/spec/dataset", "'digits', 'folder'"),
     "no source": ({"dataset": {"resolution": 8}}, "/spec/dataset", "source"),
     "an unknown method": ({"method": {"method": "magic"}}, "/spec/method", "'fadrm', 'fadrm+'"),
     "an unknown network": ({"teachers": [{"network": "vit"}]}, "/spec/teachers/0/network", "resnet18"),

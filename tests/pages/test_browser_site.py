@@ -77,7 +77,7 @@ def test_the_form_works_without_scripts(visit: Opener, visitor: Visitor, site: S
     page = visit("/jobs/new", java_script_enabled=False)
     path = page.locator('input[name="/dataset:folder/path"]')
     expect(path).to_be_hidden()
-    page.get_by_label("Folder on the server").check()
+    page.get_by_role("radio", name="Folder on the server A folder").check()
     expect(path).to_be_visible()
     path.fill("/nowhere")
     page.get_by_role("button", name="Submit").last.click()
