@@ -46,6 +46,9 @@ class Variant(BaseModel):
     )
 
 
+MOST_VALUES = 10_000  # of an axis, before anything is counted
+
+
 class Axis(BaseModel):
     """What varies: one field by its path, with values, or several fields together, as variants."""
 
@@ -53,8 +56,12 @@ class Axis(BaseModel):
 
     name: Title = Field(description="For people: the column's head, the plot's axis.")
     path: str | None = Field(None, max_length=200, description="JSON pointer into the spec, such as `/method/alpha`.")
-    values: list[Value] | None = Field(None, min_length=1, description="What stands there in turn.")
-    variants: list[Variant] | None = Field(None, min_length=1, description="Instead of path and values.")
+    values: list[Value] | None = Field(
+        None, min_length=1, max_length=MOST_VALUES, description="What stands there in turn."
+    )
+    variants: list[Variant] | None = Field(
+        None, min_length=1, max_length=MOST_VALUES, description="Instead of path and values."
+    )
 
     @property
     def titles(self) -> list[str]:
@@ -137,7 +144,8 @@ def _plain(value: Any) -> Any:
 
 
 def _again(names: Sequence[str]) -> list[int]:
-    return [index for index, name in enumerate(names) if name in names[:index]]
+    first = {name: index for index, name in reversed(list(enumerate(names)))}
+    return [index for index, name in enumerate(names) if first[name] != index]
 
 
 def cells(base: JobSpec, axes: Sequence[Axis]) -> Iterator[Cell | Complaint]:

@@ -29,7 +29,8 @@ ENCRYPTED = 0x1
 KINDS = frozenset({0, stat.S_IFREG, stat.S_IFDIR})  # of a file by Unix; 0: the archive does not say
 PUNCTUATION = frozenset(" -_.,+&()'[]{}#@!~=%$^;`")
 LONGEST_NAME_BYTES = 200
-LONGEST_PATH = 1024  # characters: each folder of a path is looked at
+LONGEST_PATH = 1024  # characters
+DEEPEST_PATH = 16  # folders: each is looked at and remembered
 DRIVE = re.compile(r"[A-Za-z]:")
 HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
 DAMAGED = (
@@ -127,6 +128,10 @@ def _refuse_name(name: str) -> None:
     parts = name.removesuffix("/").split("/")
     if len(name) > LONGEST_PATH:
         raise _refusal(f"{_short(name)} has more than {LONGEST_PATH} characters.", "Use shorter names.")
+    if len(parts) > DEEPEST_PATH:
+        raise _refusal(
+            f"{_short(name)} lies in more than {DEEPEST_PATH} folders.", "Put images in class folders: class/image."
+        )
     if not name or name.startswith("/") or DRIVE.match(name):
         raise _refusal(f"{_short(name)} is an absolute path.", MADE_AGAIN)
     if any(part in {"", ".", ".."} for part in parts):

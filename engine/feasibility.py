@@ -184,6 +184,8 @@ def _misfits(spec: JobSpec, resolution: int) -> Iterator[SpecInvalid]:
     """Networks that have no form for the images, or for one of recovery's stages."""
     asked = [(f"/teachers/{index}/network", teacher.network) for index, teacher in enumerate(spec.teachers)]
     asked += [(f"/evaluation/students/{index}", name) for index, name in enumerate(spec.evaluation.students)]
+    if spec.evaluation.continual is not None and spec.evaluation.continual.student is not None:
+        asked.append(("/evaluation/continual/student", spec.evaluation.continual.student))
     for pointer, name in asked:
         reason = NETWORKS[name].misfit(resolution)
         if reason:

@@ -65,6 +65,12 @@ class Teacher(Part):
     )
 
 
+class Learner(Teacher):
+    """Any network trained on the real data, for its accuracy alone: it need not have batch norm."""
+
+    network: NetworkName
+
+
 class Labels(Part):
     """Soft labels: the teachers' logits for every crop that a student will see (BSSL; recipe.md 2.3)."""
 

@@ -220,7 +220,7 @@ def _cell(job: Job, axes: tuple[Axis, ...], steps: Sequence[Step]) -> CellOut:
         state=job.state,
         progress=progress(job, steps),
         error=JobError.model_validate(job.error) if job.error else None,
-        scores=[_score(row_out(Row.model_validate(row), by_key)) for row in job.rows],
+        scores=[_score(row_out(Row.model_validate(row), by_key)) for row in job.rows if row["ipc"] == job.spec["ipc"]],
         url=f"/api/v1/jobs/{job.id}",
     )
 

@@ -50,14 +50,13 @@ def export(draft: Draft, form: Export, images: Parts, labels: str, ipc: int) -> 
     """The key of the download at one ipc in another form."""
     params = ExportParams(
         form=form,
-        name=draft.facts.title,
         ipc=ipc,
         labels=draft.spec.labels,
-        flip=draft.spec.flip,
         seed=draft.spec.seed,
     )
     size = draft.images(ipc) * draft.image_bytes * (4 if form == "normalised" else 1)
-    size += draft.steps[labels].size_bytes if form == "fkd" else 0
+    if form == "fkd":  # every epoch in full, however few labels are kept
+        size += draft.images(ipc) * draft.spec.labels.epochs * (16 + 2 * len(draft.facts.classes))
     needs = {"data": draft.data, "labels": labels} | images
     title = f"Export {ipc} images per class as {form}"
     return draft.add(StepKind.EXPORT, title, params, needs, size_bytes=size)

@@ -19,7 +19,8 @@ def subjects_of(draft: Draft, ipc: int) -> dict[str, Parts]:
     subjects = {"distilled": distilled(draft)}
     for name in draft.spec.evaluation.baselines:
         images = _chosen(draft, name, ipc)
-        if images != subjects["distilled"]:  # a method is not its own baseline
+        is_itself = isinstance(draft.spec.method, RandomReal | Herding) and name == draft.spec.method.method
+        if images != subjects["distilled"] and not is_itself:  # a method is not its own baseline
             subjects[name] = images
     return subjects
 

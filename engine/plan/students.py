@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.networks import NETWORKS
 from engine.params import ContinualParams, EvaluateParams, RelabelParams
 from engine.plan.draft import Draft, Parts
 from engine.plan.graph import ContinualRow, Row, StepKind
-from engine.spec import Labels, Teacher, stored_epochs
+from engine.spec import Labels, Learner, stored_epochs
 
 QUICK_SHARE = 10  # a quick look takes one epoch in so many
 SUBJECT_TITLES = {
@@ -68,10 +69,13 @@ def full_data(draft: Draft) -> dict[str, str]:
     if not evaluation.full_data:
         return {}
     taught = {teacher.network: draft.teachers[f"teacher.{index}"] for index, teacher in enumerate(draft.spec.teachers)}
-    return {
-        student: taught.get(student) or draft.teach(Teacher.model_construct(network=student, **UPPER_BOUND))
-        for student in evaluation.students
-    }
+    return {student: taught.get(student) or draft.teach(_whole_set(student)) for student in evaluation.students}
+
+
+def _whole_set(student: str) -> Learner:
+    """How a student's network is trained on all real images: Table 7; networks without batch norm by AdamW."""
+    own = {} if NETWORKS[student].batch_norm else {"optimizer": "adamw", "lr": 0.001}
+    return Learner.model_validate({"network": student} | UPPER_BOUND | own)
 
 
 def _runs(draft: Draft) -> int:
@@ -127,7 +131,10 @@ def _evaluate(draft: Draft, subject: str, student: str, labels: str, run: int, n
     seen = 3 * draft.images(ipc) * plan.epochs
     seen += draft.facts.test_images * (plan.epochs // draft.spec.evaluation.every + 1)
     title = f"Train {student} on {SUBJECT_TITLES[subject]}{_of(draft, ipc)}, {labels} labels, run {run + 1}"
-    return draft.add(StepKind.EVALUATE, title, params, needs, flop=seen * draft.forward(student))
+    flop = seen * draft.forward(student)
+    if labels == "soft" and plan.recipe_only:  # the teachers answer as students learn
+        flop += draft.images(ipc) * plan.epochs * sum(draft.forward(teacher.network) for teacher in draft.spec.teachers)
+    return draft.add(StepKind.EVALUATE, title, params, needs, flop=flop)
 
 
 def _continual(draft: Draft, subject: str, student: str, steps: int, run: int, images: Parts, ipc: int) -> str:

@@ -110,6 +110,12 @@ def test_cells_read_with_mean_and_spread_of_every_subject(client: TestClient, wo
     assert (score["mean"], score["std"], score["best_mean"], score["n"]) == (90.0, 0.0, 91.0, 2)
 
 
+def test_a_cell_tells_of_the_jobs_own_ipc_and_not_of_nested_ones(client: TestClient, world: World) -> None:
+    sweep = create(client, body({"name": "seed", "path": "/seed", "values": [3]}, ipc=4, nested=[1, 2]))
+    scores = client.get(sweep["urls"]["self"]).json()["cells"][0]["scores"]
+    assert [(score["subject"], score["labels"]) for score in scores] == [("distilled", "soft"), ("random", "soft")]
+
+
 def test_the_table_comes_as_json_and_as_csv(client: TestClient, world: World) -> None:
     hostile = {"name": "=cmd", "path": "/method/alpha", "values": [0.2, 0.8]}
     url = create(client, body(hostile))["urls"]["table"]

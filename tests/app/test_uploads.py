@@ -155,6 +155,7 @@ def large(size: int) -> bytes:
 BMP_OF_ZEROS = b"BM" + bytes(2_500_000)
 NOISE = os.urandom(25_000)
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
+    "folder in folder in folder": (lambda: archive("deep/" * 17 + "0.png"), "more than 16 folders"),
     "no zip": (lambda: b"not a zip at all", "cannot be read"),
     "nothing": (lambda: b"", "cannot be read"),
     "an empty zip": (lambda: b"PK\x05\x06" + bytes(18), "has no image"),

@@ -10,6 +10,8 @@ import pytest
 from engine import arrays
 from engine.datasets import describe
 from engine.feasibility import impossibilities
+from engine.methods import RandomReal
+from engine.params import TeachParams
 from engine.plan import StepKind, plan
 from engine.spec import Continual, JobSpec
 from tests.engine.jobs import SMALL, SPEC, Job, carried_out, contents, interrupted
@@ -117,3 +119,33 @@ def test_rates_of_a_single_student_are_its_own() -> None:
     steps = [step for step in plan(spec, describe(spec.dataset)).steps if step.kind == StepKind.EVALUATE]
     rates = {(step.params["student"], step.params["lr"], step.params["eta"]) for step in steps}
     assert rates == {(SMALL, 0.01, 2.0), ("convnet3", 0.0005, 1.0)}
+
+
+def test_any_network_can_be_an_upper_bound_and_its_step_can_be_read_back() -> None:
+    spec = JobSpec.model_validate(
+        {"dataset": {"source": "digits", "resolution": 32}, "evaluation": {"students": ["swin_t"], "full_data": True}}
+    )
+    steps = [step for step in plan(spec, describe(spec.dataset)).steps if step.kind == StepKind.TEACH]
+    learners = [TeachParams.model_validate(step.params).teacher for step in steps]
+    assert [(learner.network, learner.optimizer) for learner in learners] == [("resnet18", "sgd"), ("swin_t", "adamw")]
+
+
+def test_a_student_of_groups_must_fit_the_images() -> None:
+    spec = _with(evaluation={"continual": Continual(student="convnet6")})
+    assert [error.report.pointer for error in impossibilities(spec, describe(spec.dataset))] == [
+        "/evaluation/continual/student"
+    ]
+
+
+def test_labels_that_are_made_again_cost_their_teachers_in_every_run() -> None:
+    def flop(**labels: Any) -> float:
+        spec = _with(labels=labels)
+        steps = plan(spec, describe(spec.dataset)).steps
+        return sum(step.flop for step in steps if step.kind == StepKind.EVALUATE)
+
+    assert flop(recipe_only=True) > flop()
+
+
+def test_random_images_are_not_their_own_baseline_at_any_ipc() -> None:
+    spec = _with(nested=(1,), method=RandomReal())
+    assert {row.subject for row in plan(spec, describe(spec.dataset)).rows} == {"distilled"}
