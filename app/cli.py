@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from app import remote, remote_sweeps
 from app.settings import Settings, load, shown
@@ -200,7 +200,7 @@ def list_tokens(home: Home = None) -> None:
     """List the API tokens that can be used."""
     from app import local
 
-    table = Table("Id", "User", "Name", "Last used", "Expires")
+    table = Table(Column("Id", no_wrap=True, min_width=32), "User", "Name", "Last used", "Expires")
     with _session(home) as session:
         for token, owner in local.tokens(session):
             table.add_row(token.id, owner.name, token.name, _day(token.last_used_at), _day(token.expires_at))

@@ -252,13 +252,15 @@ def _hint(error: Any) -> str:
     if kind == "extra_forbidden":
         name = str(error["loc"][-1])
         near = difflib.get_close_matches(name[:SHOWN], _field_names(JobSpec), n=1, cutoff=0.7)
+        if near == [name]:
+            return f"A field {name} belongs to another part of the spec; the API's document shows which."
         return f"Did you mean {near[0]}?" if near else f"Leave {name} out; the API's document names every field."
     if kind == "union_tag_invalid":
         return f"Choose one of {context.get('expected_tags')}."
     if kind == "json_invalid" or tuple(error["loc"]) == ("body",):
         return SEND_JSON
     if kind == "union_tag_not_found":
-        return f"Say which by the field {context.get('discriminator')}."
+        return f"Say which kind it is, by the field {context.get('discriminator')} in it."
     return ""
 
 

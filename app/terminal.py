@@ -149,11 +149,12 @@ def score_card(results: ResultsOut) -> Table:
     table.add_column("Images", no_wrap=True)
     for name in ("Student", "Labels"):
         table.add_column(name)
-    for name in ("Runs", "Last epoch", "Best epoch"):
+    for name in ("Runs", "Last epoch", "Best on test"):
         table.add_column(name, justify="right")
+    several = len({row.ipc for row in results.rows}) > 1
     for row in results.rows:
         table.add_row(
-            row.title,
+            f"{row.title}, {row.ipc} a class" if several else row.title,
             network_title(row.student),
             row.labels,
             f"{row.n}/{row.planned}",

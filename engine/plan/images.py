@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from engine.methods import Herding, Optimised, Patches, RandomReal, Recipe
 from engine.networks import forward_flop
 from engine.params import ObserveParams, RecoverParams, SelectParams
@@ -83,7 +85,7 @@ def _recover(draft: Draft, recipe: Recipe) -> Parts:
     if recipe.start == "patches":
         needs["patches"] = _chosen(draft, "patches", spec.ipc)["images.0"]
     per_ipc = _recover_flop(draft, recipe)
-    width = spec.resources.ipcs_per_step or max(1, int(SHARD_FLOP / per_ipc))
+    width = spec.resources.ipcs_per_step or _even(spec.ipc, max(1, int(SHARD_FLOP / per_ipc)))
     parts = {}
     for index, start in enumerate(range(0, spec.ipc, width)):
         stop = min(start + width, spec.ipc)
@@ -95,6 +97,11 @@ def _recover(draft: Draft, recipe: Recipe) -> Parts:
         flop = per_ipc * (stop - start)
         parts[f"images.{index}"] = draft.add(StepKind.RECOVER, title, params, needs, flop=flop, size_bytes=size)
     return parts
+
+
+def _even(count: int, most: int) -> int:
+    """The width of parts that are as few as parts of at most `most` are, and as alike as can be."""
+    return ceil(count / ceil(count / most))
 
 
 def _observed(draft: Draft, recipe: Recipe) -> Parts:
