@@ -12,6 +12,7 @@ from app.leases import Lease
 from app.machine import kill_leftover
 from app.models import Attempt, Step, StepState
 from app.reaper import Reaper
+from app.shares import LOST
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ def processes(database: Database, host: str, *, key: str | None = None) -> list[
         Attempt.host == host,
         Attempt.pid.is_not(None),
         Attempt.pid_started.is_not(None),
-        or_(Attempt.outcome.is_(None), Attempt.outcome == "lost"),
+        or_(Attempt.outcome.is_(None), Attempt.outcome == LOST),
     )
     if key is not None:
         query = query.join(Step, Step.id == Attempt.step_id).where(Step.key == key)

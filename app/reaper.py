@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.leases import Lease, LeaseLost, crash, engine_step
 from app.models import Step, StepState
+from app.shares import LOST
 from engine.errors import ErrorReport
 
 
@@ -48,7 +49,7 @@ class Reaper:
                 session,
                 lease,
                 error,
-                outcome="lost",
+                outcome=LOST,
                 beat=row.beat,
                 max_crashes=self.max_crashes,
                 max_attempts=self.max_attempts,

@@ -137,10 +137,16 @@ def plan_out(services: Services, planned: PlannedSweep) -> SweepPlanOut:
     )
 
 
-def submit(
-    services: Services, owner: User, planned: PlannedSweep, idempotency_key: str | None = None
-) -> tuple[Sweep, bool]:
-    """Accept a planned sweep, all of its jobs or none, and ring; whether it is new."""
+def submit(services: Services, owner: User, wanted: SweepIn, idempotency_key: str | None = None) -> tuple[Sweep, bool]:
+    """Accept a sweep, all of its jobs or none, and ring; whether it is new.
+
+    A known key is answered before anything is planned: also when its data could not be planned any more.
+    """
+    with services.database.read() as session:
+        known = with_key(session, owner, idempotency_key, wanted.digest())
+    if known is not None:
+        return known, False
+    planned = prepare(services, wanted)
     with services.database.write() as session:
         limit = services.settings.max_queued_per_user
         sweep, is_new = create(session, owner, planned, idempotency_key=idempotency_key, max_unfinished=limit)

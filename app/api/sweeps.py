@@ -34,18 +34,12 @@ def create_sweep(
     user: WriterDep,
     idempotency_key: IdempotencyKey = None,
 ) -> views.SweepOut:
-    with (
-        services.database.read() as session
-    ):  # first: what was accepted is answered even when it could not be planned now
-        known = sweeps.with_key(session, user, idempotency_key, wanted.digest()) if idempotency_key else None
-    is_new = False
-    if known is None:
-        known, is_new = sweeps.submit(services, user, sweeps.prepare(services, wanted), idempotency_key)
-    response.headers["Location"] = views.sweep_urls(known.id)["self"]
+    sweep, is_new = sweeps.submit(services, user, wanted, idempotency_key)
+    response.headers["Location"] = views.sweep_urls(sweep.id)["self"]
     if not is_new:
         response.status_code = 200
         response.headers["Idempotent-Replayed"] = "true"
-    return _shown(services, user, known.id)
+    return _shown(services, user, sweep.id)
 
 
 @router.get("/sweeps", summary="Sweeps that you may see, newest first")

@@ -43,7 +43,7 @@ def router() -> APIRouter:
             return _form(request, services, user, draft)
         try:
             wanted = sweep_form.request_of(services, user, draft)
-            sweep, _ = sweeps.submit(services, user, sweeps.prepare(services, wanted), draft.key)
+            sweep, _ = sweeps.submit(services, user, wanted, draft.key)
         except Unprocessable as error:
             return _form(request, services, user, draft, error)
         return RedirectResponse(f"/sweeps/{sweep.id}", 303)

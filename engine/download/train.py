@@ -49,16 +49,18 @@ class Set:
         normalisation = self.facts["normalisation"]
         return tuple(normalisation["mean"]), tuple(normalisation["std"])
 
-    def batches(self, kind: str, epoch: int, device: torch.device) -> tuple[LabelPlan, Criterion]:
-        """What a student sees in an epoch, and what it learns from it."""
-        if kind == "soft":
-            plan, logits = self._soft(device).epoch(epoch)
+    def batches(
+        self, soft: LabelStore | LabelMaker | None, epoch: int, device: torch.device
+    ) -> tuple[LabelPlan, Criterion]:
+        """What a student sees in an epoch, and what it learns from it. soft: where its labels come from, unless hard."""
+        if soft is not None:
+            plan, logits = soft.epoch(epoch)
             temperature = self.facts["training"]["temperature"]
             return plan, soft_criterion(logits, temperature=temperature, device=device)
         plan = self._drawn(epoch)
         return plan, hard_criterion(self.labels, plan, side=self.facts["resolution"], device=device)
 
-    def _soft(self, device: torch.device) -> LabelStore | LabelMaker:
+    def soft(self, device: torch.device) -> LabelStore | LabelMaker:
         """The labels that this download holds, or the teachers that make them again."""
         facts, labels = self.facts, self.facts["labels"]
         size, seed = facts["training"]["batch_size"], facts["seed"]
@@ -128,8 +130,9 @@ def _train(data: Set, network: str, labels: str, run: int, device: torch.device)
     seed = seed_of(facts["seed"], "student", run)
     model = build(network, num_classes=len(facts["classes"]), resolution=facts["resolution"], seed=seed)
     student, images = Student(model, recipe, device=device, seed=seed), data.images.to(device)
+    soft = data.soft(device) if labels == "soft" else None
     for epoch in range(recipe.epochs):
-        plan, criterion = data.batches(labels, epoch, device)
+        plan, criterion = data.batches(soft, epoch, device)
         student.train_epoch(images, plan, criterion, statistics=data.statistics)
         if (epoch + 1) % course["every"] == 0 or epoch + 1 == recipe.epochs:
             yield top1_pct(

@@ -85,7 +85,7 @@ class _Lessons:
             student=new_student(params, data, context.device),
             teacher=_teacher(context, data, images, groups[min(len(curve), len(groups) - 1)]),
         )
-        if found is not None and found.tensors:
+        if found is not None:
             lessons.student.restore(found.tensors)
         return lessons
 

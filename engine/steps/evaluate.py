@@ -17,11 +17,12 @@ from engine.context import Context, Result, State, Telling
 from engine.data import RealData, fitted, images_of, real_data, resident, teachers
 from engine.events import Metric, Progress, Started
 from engine.label_store import LabelMaker, LabelStore
-from engine.labels import LabelPlan, draw_plan
+from engine.labels import LabelPlan
 from engine.models import build
 from engine.params import ContinualParams, EvaluateParams
 from engine.randomness import seed_of
 from engine.spec import stored_epochs
+from engine.steps.relabel import drawn
 from engine.students import Criterion, Student, StudentRecipe, hard_criterion, soft_criterion, top1_pct
 
 CURVE_POINTS = 100  # of the loss
@@ -139,27 +140,11 @@ class _Course:
     def _lesson(self, epoch: int) -> tuple[LabelPlan, Criterion]:
         """What the student sees in an epoch, and what it learns from it."""
         if self.soft is None:
-            plan = self._drawn(epoch)
+            params, side = self.params, self.data.resolution
+            plan = drawn(params.plan, len(self.images), epoch, side=side, seed=params.seed, flip=params.flip)
             return plan, hard_criterion(self.labels, plan, side=self.data.resolution, device=self.device)
         plan, logits = self.soft.epoch(epoch)
         return plan, soft_criterion(logits, temperature=self.params.temperature, device=self.device)
-
-    def _drawn(self, epoch: int) -> LabelPlan:
-        return drawn(self.params, len(self.images), self.data.resolution, epoch)
-
-
-def drawn(params: EvaluateParams | ContinualParams, images: int, side: int, epoch: int) -> LabelPlan:
-    """The batches of an epoch as relabelling draws them."""
-    plan = params.plan
-    return draw_plan(
-        images,
-        batch_size=plan.batch_size,
-        side=side,
-        seed=params.seed,
-        epoch=epoch,
-        flip=params.flip,
-        cutmix=plan.cutmix,
-    )
 
 
 def _soft_labels(context: Context[EvaluateParams], data: RealData, images: Tensor) -> LabelStore | LabelMaker | None:
@@ -179,7 +164,7 @@ def label_maker(context: Context[Any], data: RealData, images: Tensor) -> LabelM
     return LabelMaker(
         teachers=teachers(context.folders("teacher"), context.device),
         images=images,
-        draw=partial(drawn, params, len(images), data.resolution),
+        draw=partial(drawn, plan, len(images), side=data.resolution, seed=params.seed, flip=params.flip),
         batch_size=plan.batch_size,
         pool=stored_epochs(plan),
         batch_norm=plan.statistics,

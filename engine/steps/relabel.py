@@ -21,7 +21,7 @@ from engine.context import Context, Result, State, Telling
 from engine.data import RealData, fitted, images_of, real_data, teacher_facts, teachers
 from engine.events import Event, Log, Progress, Started
 from engine.label_store import kept, shapes
-from engine.labels import batch_slices, draw_plan, labelled
+from engine.labels import LabelPlan, batch_slices, draw_plan, labelled
 from engine.params import RelabelParams
 from engine.precision import Precision
 from engine.spec import Labels, stored_epochs
@@ -85,15 +85,8 @@ class _Labelling:
     def label(self) -> None:
         """Draw and label one epoch."""
         labels, statistics = self.params.labels, self.data.statistics
-        plan = draw_plan(
-            len(self.images),
-            batch_size=labels.batch_size,
-            side=self.data.resolution,
-            seed=self.params.seed,
-            epoch=self.epoch,
-            flip=self.params.flip,
-            cutmix=labels.cutmix,
-        )
+        side, seed, flip = self.data.resolution, self.params.seed, self.params.flip
+        plan = drawn(labels, len(self.images), self.epoch, side=side, seed=seed, flip=flip)
         for name, values in plan.tensors().items():
             self.arrays[name][self.epoch] = values
         if not labels.recipe_only:
@@ -115,6 +108,19 @@ class _Labelling:
         for file in self.folder.iterdir():
             sync(file)
         return {}, {"epoch": self.epoch}
+
+
+def drawn(labels: Labels, images: int, epoch: int, *, side: int, seed: int, flip: bool) -> LabelPlan:
+    """The batches of an epoch over so many images of side x side px, for teachers and students alike."""
+    return draw_plan(
+        images,
+        batch_size=labels.batch_size,
+        side=side,
+        seed=seed,
+        epoch=epoch,
+        flip=flip,
+        cutmix=labels.cutmix,
+    )
 
 
 def _shapes(images: int, classes: int, labels: Labels) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

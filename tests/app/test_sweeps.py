@@ -262,7 +262,7 @@ def test_numbers_that_are_none_are_refused(client: TestClient, number: str) -> N
 def test_sweeps_read_alike_on_both_databases(any_world: World) -> None:
     owner = any_world.person("owner")
     wanted = sweeps.SweepIn.model_validate(body())
-    sweep, is_new = sweeps.submit(any_world.services, owner.user, sweeps.prepare(any_world.services, wanted), "k")
+    sweep, is_new = sweeps.submit(any_world.services, owner.user, wanted, "k")
     assert is_new and any_world.count(Step) > 40
     sweeps.cancel(any_world.services, owner.user, sweep.id)
     with any_world.services.database.read() as session:

@@ -31,7 +31,7 @@ def submit(site: Site, *axes: dict[str, Any]) -> str:
     wanted = sweeps.SweepIn.model_validate(
         {"name": "Merge ratio", "spec": FEW.model_dump(mode="json"), "axes": list(chosen)}
     )
-    sweep, _ = sweeps.submit(site.services, site.user, sweeps.prepare(site.services, wanted))
+    sweep, _ = sweeps.submit(site.services, site.user, wanted)
     return f"/sweeps/{sweep.id}"
 
 
