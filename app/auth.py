@@ -172,6 +172,13 @@ def may_write(user: User) -> User:
     return user
 
 
+def may_administer(user: User) -> User:
+    """Raises Forbidden for who is no administrator."""
+    if user.role != "admin":
+        raise Forbidden("Only an administrator may do this.", hint="Ask one of them.")
+    return user
+
+
 def csrf_token(secret: bytes, session_sha256: str) -> str:
     """What a page of a session sends along with everything that changes something."""
     return hmac.new(secret, b"csrf:" + session_sha256.encode(), hashlib.sha256).hexdigest()

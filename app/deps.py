@@ -43,6 +43,11 @@ def current_writer(request: Request) -> User:
     return auth.may_write(current_user(request))
 
 
+def current_admin(request: Request) -> User:
+    """Who is asking, when they administer this server."""
+    return auth.may_administer(current_user(request))
+
+
 async def check_csrf(request: Request) -> None:
     """What a browser sends of itself (its cookie) changes nothing: a page of ours must have added its token."""
     identity: auth.Identity | None = request.state.identity
@@ -68,3 +73,4 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 IdentityDep = Annotated[auth.Identity, Depends(identity_of)]
 UserDep = Annotated[User, Depends(current_user)]
 WriterDep = Annotated[User, Depends(current_writer)]
+AdminDep = Annotated[User, Depends(current_admin)]

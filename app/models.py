@@ -63,7 +63,42 @@ class User(Base):
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(80), unique=True)
     role: Mapped[str] = mapped_column(String(20))  # admin, member, viewer
+    password: Mapped[str | None] = mapped_column(String(200))  # argon2id, with its salt and costs; null: none was set
+    disabled_at: Mapped[datetime | None] = mapped_column(Time)
     created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
+
+
+class Team(Base):
+    """People who show each other their work."""
+
+    __tablename__ = "teams"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(80), unique=True)
+    created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
+
+
+class Membership(Base):
+    """A person in a team."""
+
+    __tablename__ = "memberships"
+
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True, index=True)
+
+
+class AuditEvent(Base):
+    """Who did something that others may ask about. Rows are added; the database refuses to change or remove one."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)  # time-ordered
+    actor_id: Mapped[str | None] = mapped_column(Id, index=True)  # null: nobody that is known, or this machine's owner
+    actor: Mapped[str] = mapped_column(String(80))  # the name at that time
+    action: Mapped[str] = mapped_column(String(40), index=True)
+    target: Mapped[str] = mapped_column(String(80))  # id or name of what it was done to
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    at: Mapped[datetime] = mapped_column(Time, default=utc_now)
 
 
 class Token(Base):
@@ -73,8 +108,10 @@ class Token(Base):
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
-    kind: Mapped[str] = mapped_column(String(20))  # api (Authorization header), login (one-time link), session (cookie)
+    kind: Mapped[str] = mapped_column(String(20))  # api (a header), session (a cookie); login, invite (one-time links)
     name: Mapped[str] = mapped_column(String(80))
+    scopes: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))  # null: all that its user may do
+    client: Mapped[str | None] = mapped_column(String(200))  # of a session: what browser, and from where
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
     expires_at: Mapped[datetime | None] = mapped_column(Time)
@@ -82,8 +119,16 @@ class Token(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(Time)
 
 
+class Visibility(StrEnum):
+    """Who sees a job, a sweep or an upload besides its owner and administrators."""
+
+    PRIVATE = "private"  # nobody
+    TEAM = "team"  # everybody who is in a team with its owner
+    ALL = "all"  # everybody who is logged in
+
+
 class Upload(Base):
-    """An archive of images that was unpacked below the store. Whoever sent it first owns it; everybody may use it."""
+    """An archive of images that was unpacked below the store. Whoever sent it first owns it."""
 
     __tablename__ = "uploads"
 
@@ -92,7 +137,17 @@ class Upload(Base):
     title: Mapped[str] = mapped_column(String(80))
     size_bytes: Mapped[int] = mapped_column(BigInteger)  # of the archive
     facts: Mapped[dict[str, Any]] = mapped_column(JSON)  # app.uploads.Counts
+    visibility: Mapped[Visibility] = mapped_column(String(10), default=Visibility.PRIVATE, server_default="private")
     created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
+
+
+class UploadHolder(Base):
+    """Somebody who sent the same bytes as another before: they hold them, so they see the upload whoever else may."""
+
+    __tablename__ = "upload_holders"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True, index=True)
 
 
 class Sweep(Base):
@@ -108,6 +163,7 @@ class Sweep(Base):
     axes: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # app.sweeps.Axis
     request_sha256: Mapped[str] = mapped_column(String(64))
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    visibility: Mapped[Visibility] = mapped_column(String(10), default=Visibility.PRIVATE, server_default="private")
     created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
 
 
@@ -130,6 +186,7 @@ class Job(Base):
     sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweeps.id"), index=True)
     cell: Mapped[list[int] | None] = mapped_column(JSON)  # its place in the sweep: one index an axis
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    visibility: Mapped[Visibility] = mapped_column(String(10), default=Visibility.PRIVATE, server_default="private")
     state: Mapped[JobState] = mapped_column(String(20), default=JobState.QUEUED, index=True)
     priority: Mapped[int] = mapped_column(Integer, default=0)  # -2..2, among jobs whose owners had equal shares
     cancel_requested: Mapped[bool] = mapped_column(default=False)
