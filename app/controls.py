@@ -11,10 +11,12 @@ from typing import Any
 from sqlalchemy import null, select, update
 from sqlalchemy.orm import Session
 
+from app import audit
 from app.errors import Conflict, Forbidden
 from app.jobs import Note, get, lock, lock_user, settle, steps_of, stops, tell, within_quota
 from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, StepNeed, StepState, User
 from app.services import Services
+from app.visibility import may_change
 from engine.errors import ErrorReport
 
 LEAST_PRIORITY, GREATEST_PRIORITY = -2, 2
@@ -22,6 +24,7 @@ LEAST_PRIORITY, GREATEST_PRIORITY = -2, 2
 
 def cancel(session: Session, job: Job, by: User) -> None:
     """Ask for the end of a job. Steps that wait end at once; those that run are stopped by their workers."""
+    may_change(by, job)
     lock(session, job.id)
     if job.state in TERMINAL_JOB_STATES:
         if job.state == JobState.CANCELLED:
@@ -36,6 +39,7 @@ def cancel(session: Session, job: Job, by: User) -> None:
 
 def pause(session: Session, job: Job, by: User) -> None:
     """Let no step begin; those that run leave a checkpoint and are given back by their workers."""
+    may_change(by, job)
     lock(session, job.id)
     _must_be_open(job, "paused")
     if job.paused_by is None:
@@ -47,6 +51,7 @@ def pause(session: Session, job: Job, by: User) -> None:
 
 def resume(session: Session, job: Job, by: User) -> None:
     """Let a paused job go on from where it is."""
+    may_change(by, job)
     lock(session, job.id)
     _must_be_open(job, "resumed")
     if job.paused_by is not None:
@@ -63,6 +68,7 @@ def retry(
 
     is_whole: whether the store holds a step's output, by its key. Raises Conflict, TooMany.
     """
+    may_change(by, job)
     owner = session.get_one(User, job.owner_id)
     lock_user(session, owner)
     lock(session, job.id)
@@ -95,8 +101,17 @@ def retry_now(services: Services, user: User, job_id: str) -> None:
     services.bell.ring()  # after the commit
 
 
-def change(session: Session, job: Job, by: User, *, name: str | None = None, priority: int | None = None) -> None:
-    """Give a job another name or priority. Raises Forbidden when a member prefers a job to those of others."""
+def change(
+    session: Session,
+    job: Job,
+    by: User,
+    *,
+    name: str | None = None,
+    priority: int | None = None,
+    visibility: str | None = None,
+) -> None:
+    """Give a job another name, priority or visibility. Raises Forbidden when a member prefers a job to those of others."""
+    may_change(by, job)
     lock(session, job.id)
     changes: dict[str, Any] = {}
     if name is not None and name != job.name:
@@ -104,6 +119,10 @@ def change(session: Session, job: Job, by: User, *, name: str | None = None, pri
     if priority is not None and priority != job.priority:
         _check_priority(job, by, priority)
         changes["priority"] = priority
+    if visibility is not None and visibility != job.visibility:
+        _check_visibility(job)
+        audit.note(session, by, "job.visibility", job.id, was=job.visibility, now=visibility)
+        changes["visibility"] = visibility
     for field, value in changes.items():
         setattr(job, field, value)
     session.flush()
@@ -115,6 +134,8 @@ def change(session: Session, job: Job, by: User, *, name: str | None = None, pri
 def _tell(session: Session, job: Job, kind: str, by: User, **data: Any) -> None:
     session.flush()
     tell(session, job.id, [Note(kind=kind, data={"by": by.name} | data)])
+    if by.id != job.owner_id:
+        audit.note(session, by, f"job.{kind}", job.id, owner=job.owner_id)
 
 
 def _must_be_open(job: Job, done: str) -> None:
@@ -150,6 +171,12 @@ def _to_do_again(session: Session, job: Job, is_whole: Callable[[str], bool]) ->
     for id_ in again:  # grows on the way
         again += [need for need in needs.get(id_, ()) if need not in again and not is_whole(steps[need].key)]
     return again
+
+
+def _check_visibility(job: Job) -> None:
+    """What a sweep shows of its jobs, and what they show themselves, is one thing."""
+    if job.sweep_id is not None:
+        raise Conflict(f"{job.id} is part of a sweep.", hint=f"Change who sees {job.sweep_id}: its jobs go with it.")
 
 
 def _check_priority(job: Job, by: User, priority: int) -> None:

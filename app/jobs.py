@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from app import visibility
 from app.errors import NotFound, TooMany, Unprocessable
 from app.ids import new_id
 from app.models import TERMINAL_JOB_STATES, Event, Job, JobState, Step, StepNeed, StepState, User, utc_now
@@ -44,17 +45,19 @@ def create(
     plan: Plan,
     idempotency_key: str | None = None,
     max_unfinished: int = 50,
+    **more: Any,
 ) -> tuple[Job, bool]:
     """Accept a job: its row, its steps and their edges. Returns it, and whether it is new.
 
-    The same idempotency key gives the same job back; with another spec it is refused.
+    The same idempotency key gives the same job back; with another spec it is refused. more: further columns of the row.
     """
     lock_user(session, owner)
     known = repeated(session, owner, spec, idempotency_key)
     if known is not None:
         return known, False
     within_quota(session, owner, max_unfinished)
-    return add(session, owner=owner, name=name, spec=spec, plan=plan, idempotency_key=idempotency_key), True
+    more["idempotency_key"] = idempotency_key
+    return add(session, owner=owner, name=name, spec=spec, plan=plan, **more), True
 
 
 def add(session: Session, *, owner: User, name: str, spec: JobSpec, plan: Plan, **more: Any) -> Job:
@@ -160,8 +163,8 @@ def tell(session: Session, job_id: str, notes: Sequence[Note]) -> int:
 
 
 def visible_to(user: User) -> Select[Job]:
-    """The jobs that a user may see: their own; an administrator sees all."""
-    return select(Job) if user.role == "admin" else select(Job).where(Job.owner_id == user.id)
+    """The jobs that a user may see."""
+    return select(Job).where(visibility.visible_to(user, Job))
 
 
 def get(session: Session, user: User, job_id: str) -> Job:

@@ -17,6 +17,7 @@ from app import datasets, estimates, jobs, problems
 from app.errors import Unprocessable
 from app.models import Job, User
 from app.services import Services
+from app.visibility import Chosen, chosen
 from engine.datasets import Facts
 from engine.errors import ErrorReport
 from engine.methods import Optimised
@@ -48,6 +49,9 @@ class JobIn(BaseModel):
     overrides: dict[str, Any] | None = Field(
         None,
         description="Merged into the preset's spec (RFC 7396); naming another method or source replaces that part.",
+    )
+    visibility: Chosen | None = Field(
+        None, description="Who sees it besides you and administrators; by default as the server is set."
     )
 
     @model_validator(mode="after")
@@ -248,7 +252,12 @@ def _free_bytes(services: Services) -> int | None:
 
 
 def submit(
-    services: Services, owner: User, spec: JobSpec, name: str | None, idempotency_key: str | None = None
+    services: Services,
+    owner: User,
+    spec: JobSpec,
+    name: str | None,
+    idempotency_key: str | None = None,
+    visibility: str | None = None,
 ) -> tuple[Job, bool]:
     """Accept a job and ring; whether it is new. For the API and for the pages' form alike.
 
@@ -268,6 +277,7 @@ def submit(
             plan=planned.plan,
             idempotency_key=idempotency_key,
             max_unfinished=services.settings.max_queued_per_user,
+            visibility=chosen(session, owner, visibility, services.settings.visibility),
         )
     if is_new:
         services.bell.ring()  # after the commit: no worker may look for a row that is not there yet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError
@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     max_attempts: int = Field(20, ge=1, description="Attempts of a step before it fails for good.")
     max_running_per_user: int = Field(64, ge=1, description="Steps of one user that run at once.")
     max_queued_per_user: int = Field(50, ge=1, description="Unfinished jobs of one user; a sweep counts once.")
+    visibility: Literal["private", "team", "all"] = Field(
+        "team", description="Who sees a new job besides its owner and administrators, where its owner does not say."
+    )
     max_jobs_per_sweep: int = Field(200, ge=1, le=10_000, description="Jobs that one sweep may have.")
     max_upload_bytes: int = Field(4 * 2**30, ge=1, description="Bytes of an uploaded archive of images.")
     max_upload_entries: int = Field(200_000, ge=1, description="Files and folders in an uploaded archive.")

@@ -1,0 +1,66 @@
+"""Who sees a job, a sweep or an upload, and who may change it: one rule, for lists, pages, downloads and streams alike.
+
+What is not seen is not there: it is answered like what never was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from sqlalchemy import ColumnElement, Select, or_, select, true
+from sqlalchemy.orm import Session, aliased
+
+from app.errors import Forbidden
+from app.models import Job, Membership, Sweep, Upload, UploadHolder, User, Visibility
+
+Owned = Job | Sweep | Upload
+Chosen = Literal["private", "team", "all"]
+
+
+def visible_to(user: User, table: type[Owned]) -> ColumnElement[bool]:
+    """What of a table a user may see: their own, their teams', what is everybody's; an administrator sees all."""
+    if user.role == "admin":
+        return true()
+    own = table.owner_id == user.id
+    team = (table.visibility == Visibility.TEAM) & table.owner_id.in_(teammates(user))
+    seen = or_(own, table.visibility == Visibility.ALL, team)
+    if table is Upload:
+        return seen | Upload.id.in_(select(UploadHolder.upload_id).where(UploadHolder.user_id == user.id))
+    return seen
+
+
+def teammates(user: User) -> Select[str]:
+    """Ids of everybody who is in a team with a user."""
+    own = aliased(Membership)
+    return select(Membership.user_id).join(own, own.team_id == Membership.team_id).where(own.user_id == user.id)
+
+
+def mates_of(session: Session, user: User) -> frozenset[str]:
+    """The same, looked up: for streams, which decide of each change whether to tell it."""
+    return frozenset(session.scalars(teammates(user)))
+
+
+def sees(user: User, mates: Collection[str], owner_id: str, visibility: str) -> bool:
+    """`visible_to` of one job, without a look at the database."""
+    if user.role == "admin" or owner_id == user.id or visibility == Visibility.ALL:
+        return True
+    return visibility == Visibility.TEAM and owner_id in mates
+
+
+def may_change(user: User, thing: Owned) -> None:
+    """Raises Forbidden for who sees it, but does not own it."""
+    if user.role != "admin" and thing.owner_id != user.id:
+        kind = {Job: "job", Sweep: "sweep", Upload: "upload"}[type(thing)]
+        raise Forbidden(f"This {kind} is another user's.", hint="Ask its owner or an administrator to change it.")
+
+
+def chosen(session: Session, owner: User, wanted: str | None, default: str) -> Visibility:
+    """How visible something new is. By default `team` is only for those who have one: else a later team would see it."""
+    if wanted is not None:
+        return Visibility(wanted)
+    if default == Visibility.TEAM and not session.scalar(
+        select(Membership.team_id).where(Membership.user_id == owner.id).limit(1)
+    ):
+        return Visibility.PRIVATE
+    return Visibility(default)
