@@ -30,7 +30,7 @@ from engine.plan import Step, StepKind
 from engine.randomness import generator
 from engine.schedule import default_jitter, stage_sizes
 from engine.sources import Folder
-from engine.spec import Labels, Learner, sha256_of
+from engine.spec import Labels, Teacher, sha256_of
 from engine.store import Store, write_manifest
 
 SEED = 0
@@ -106,8 +106,8 @@ def _evaluate(task: Task) -> Step:
     return _step(StepKind.EVALUATE, params, needs)
 
 
-def teacher_spec(workload: Workload) -> Learner:
-    return Learner(
+def teacher_spec(workload: Workload) -> Teacher:
+    return Teacher(
         network=workload.networks[0], epochs=workload.epochs, batch_size=min(workload.batch, workload.images)
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.datasets import Facts, held_back_count
 from engine.errors import SpecInvalid
-from engine.methods import TITLES, CvDd, Gvbsm, Herding, Optimised, RandomReal
+from engine.methods import TITLES, CvDd, FadrmPlus, Gvbsm, Herding, Optimised, RandomReal
 from engine.networks import NETWORKS, SMALL_BELOW_PX
 from engine.spec import TORCHVISION, TRAINED, JobSpec
 
@@ -17,6 +17,7 @@ def impossibilities(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
     yield from _too_few_images(spec, facts)
     yield from _bad_nesting(spec)
     yield from _bad_number_of_teachers(spec)
+    yield from _nothing_to_match(spec)
     yield from _lonely_committee(spec)
     yield from _foreign_weights(spec, facts)
     yield from _missing_weights(spec)
@@ -50,6 +51,21 @@ def _bad_number_of_teachers(spec: JobSpec) -> Iterator[SpecInvalid]:
         hint=f"{'Add' if count < least else 'Remove'} teachers, or choose another method.{several}",
         pointer="/teachers",
     )
+
+
+def _nothing_to_match(spec: JobSpec) -> Iterator[SpecInvalid]:
+    """Teachers without batch norm: FADRM's authors have AlexNet beside others, where it counts by its logits alone."""
+    bare = [index for index, teacher in enumerate(spec.teachers) if not NETWORKS[teacher.network].batch_norm]
+    beside_others = isinstance(spec.method, FadrmPlus) and len(bare) < len(spec.teachers)
+    if not isinstance(spec.method, Optimised) or beside_others:
+        return
+    title, others = TITLES[spec.method.method], ", ".join(name for name, facts in NETWORKS.items() if facts.batch_norm)
+    for index in bare:
+        yield SpecInvalid(
+            f"{title} matches the statistics of batch norm, and {spec.teachers[index].network} has none.",
+            hint=f"Choose one of {others}. FADRM+ takes it beside a teacher that has batch norm.",
+            pointer=f"/teachers/{index}/network",
+        )
 
 
 def _lonely_committee(spec: JobSpec) -> Iterator[SpecInvalid]:

@@ -10,7 +10,7 @@ from typing import Literal
 from engine.fields import Part, Precision
 from engine.methods import Patches, Recipe
 from engine.sources import DatasetSpec
-from engine.spec import Export, JobSpec, Labels, Learner
+from engine.spec import Export, JobSpec, Labels, Teacher
 
 
 class PrepareParams(Part):
@@ -24,7 +24,7 @@ class PrepareParams(Part):
 class TeachParams(Part):
     """Train one teacher, or import it. Needs `data`."""
 
-    teacher: Learner  # any: a spec names such as can teach
+    teacher: Teacher
     weights_sha256: str | None = None  # of the file that the teacher's weights come from
     flip: bool
     precision: Precision

@@ -10,11 +10,10 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from engine.fields import MIN_ITEMS, NetworkName, NotEmpty, Part, Precision, Unique
 from engine.methods import Fadrm, Method, Patches
-from engine.networks import NETWORKS
 from engine.sources import DatasetSpec, Digits
 
 Baseline = Literal["rded", "patches", "random", "herding"]
@@ -22,23 +21,12 @@ Ipc = Annotated[int, Field(ge=1, le=5000)]
 TRAINED, TORCHVISION = "train", "torchvision"  # where weights come from, if not from a file
 
 
-def _can_teach(name: str) -> str:
-    if not NETWORKS[name].batch_norm:
-        raise ValueError(f"{name!r} has no batch norm, whose statistics a teacher is asked for: choose another network")
-    return name
-
-
-TeacherName = Annotated[
-    NetworkName,
-    AfterValidator(_can_teach),
-    Field(json_schema_extra={"enum": sorted(name for name, network in NETWORKS.items() if network.batch_norm)}),
-]
-
-
 class Teacher(Part):
     """A network trained on the real data: what guides recovery and gives soft labels (Tables 10, 12, 14, 16)."""
 
-    network: TeacherName = Field("resnet18", description="Needs batch norm.")
+    network: NetworkName = Field(
+        "resnet18", description="With batch norm, where images are optimised; FADRM+ bears others beside such a one."
+    )
     weights: str = Field(
         TRAINED,
         min_length=1,
@@ -63,12 +51,6 @@ class Teacher(Part):
         description="Augmentation: padded shifts by up to an eighth, resized is a random resized crop; by default padded "
         "below 128 px, resized from there on (Tables 10 to 16).",
     )
-
-
-class Learner(Teacher):
-    """Any network trained on the real data, for its accuracy alone: it need not have batch norm."""
-
-    network: NetworkName
 
 
 class Labels(Part):

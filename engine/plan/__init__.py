@@ -8,6 +8,7 @@ from __future__ import annotations
 from engine.datasets import Facts
 from engine.errors import ErrorReport
 from engine.feasibility import impossibilities
+from engine.memory import needed
 from engine.plan.downloads import export, package
 from engine.plan.draft import Draft
 from engine.plan.graph import CODE_VERSIONS, ContinualRow, Plan, Row, Step, StepKind
@@ -40,4 +41,11 @@ def plan(spec: JobSpec, facts: Facts) -> Plan:
         for form in spec.exports:
             export(draft, form, subjects["distilled"], labels, ipc)
         rows, continual = own + rows, groups + continual  # the job's own ipc first
-    return Plan(steps=draft.in_order(), rows=tuple(rows), continual=tuple(continual), package=packages[-1])
+    steps = tuple(_weighed(step, spec, facts) for step in draft.in_order())
+    return Plan(steps=steps, rows=tuple(rows), continual=tuple(continual), package=packages[-1])
+
+
+def _weighed(step: Step, spec: JobSpec, facts: Facts) -> Step:
+    """With the memory that it takes, which is no part of its key."""
+    memory = needed(step, spec, facts)
+    return step.model_copy(update={"host_bytes": memory.host_bytes, "device_bytes": memory.device_bytes})

@@ -13,7 +13,7 @@ from engine.datasets import Facts
 from engine.networks import SMALL_BELOW_PX, forward_flop
 from engine.params import PrepareParams, TeachParams
 from engine.plan.graph import CODE_VERSIONS, Step, StepKind
-from engine.spec import TORCHVISION, TRAINED, JobSpec, Learner, Teacher, sha256_of
+from engine.spec import TORCHVISION, TRAINED, JobSpec, Teacher, sha256_of
 from engine.store import sha256_of_file
 
 Parts = dict[str, str]  # role -> key: "images.0", "images.1", ...
@@ -63,7 +63,7 @@ class Draft:
         small = self.facts.resolution < SMALL_BELOW_PX
         teacher = teacher.model_copy(update={"crop": teacher.crop or ("padded" if small else "resized")})
         params = TeachParams(
-            teacher=Learner(**teacher.model_dump()), weights_sha256=digest, flip=spec.flip, precision=spec.precision
+            teacher=teacher, weights_sha256=digest, flip=spec.flip, precision=spec.precision
         )
         trained = teacher.weights == TRAINED
         flop = 3 * self.forward(teacher.network) * self.facts.train_images * teacher.epochs if trained else 0.0

@@ -37,6 +37,8 @@ class Step(BaseModel, frozen=True):
     needs: dict[str, str]  # role -> key
     flop: float  # estimated floating-point operations, 2 a multiply-add
     size_bytes: int  # estimated output
+    host_bytes: int = 0  # estimated memory of its engine process; 0: nobody knows
+    device_bytes: int = 0  # estimated memory of its tensors on the device, which may be the CPU
 
 
 class Row(BaseModel, frozen=True):

@@ -8,7 +8,7 @@ from engine.networks import NETWORKS
 from engine.params import ContinualParams, EvaluateParams, RelabelParams
 from engine.plan.draft import Draft, Parts
 from engine.plan.graph import ContinualRow, Row, StepKind
-from engine.spec import Labels, Learner, stored_epochs
+from engine.spec import Labels, Teacher, stored_epochs
 
 QUICK_SHARE = 10  # a quick look takes one epoch in so many
 SUBJECT_TITLES = {
@@ -72,10 +72,10 @@ def full_data(draft: Draft) -> dict[str, str]:
     return {student: taught.get(student) or draft.teach(_whole_set(student)) for student in evaluation.students}
 
 
-def _whole_set(student: str) -> Learner:
+def _whole_set(student: str) -> Teacher:
     """How a student's network is trained on all real images: Table 7; networks without batch norm by AdamW."""
     own = {} if NETWORKS[student].batch_norm else {"optimizer": "adamw", "lr": 0.001}
-    return Learner.model_validate({"network": student} | UPPER_BOUND | own)
+    return Teacher.model_validate({"network": student} | UPPER_BOUND | own)
 
 
 def _runs(draft: Draft) -> int:

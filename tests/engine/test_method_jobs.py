@@ -102,3 +102,32 @@ def test_a_committee_of_one_is_refused(tmp_path: Path) -> None:
     spec = _spec(Gvbsm(budgets=(3,)), tmp_path)
     (error,) = impossibilities(spec.model_copy(update={"teachers": spec.teachers[:1]}), describe(spec.dataset))
     assert error.report.pointer == "/teachers" and "takes 2 to 8 teachers" in error.report.message
+
+
+BARE = Teacher(network="alexnet", epochs=1, batch_size=6, optimizer="adamw", lr=0.001)  # without batch norm
+
+
+@pytest.mark.parametrize("method", [Fadrm(budgets=(3,)), Cda(budgets=(3,))], ids=lambda method: method.method)
+def test_a_method_that_matches_batch_norm_refuses_a_teacher_without(method: Method, tmp_path: Path) -> None:
+    spec = _spec(method, tmp_path).model_copy(update={"teachers": (BARE,)})
+    (error,) = impossibilities(spec, describe(spec.dataset))
+    assert error.report.pointer == "/teachers/0/network"
+    assert "alexnet has none" in error.report.message and SMALL in error.report.hint
+
+
+def test_a_committee_without_any_batch_norm_is_refused_teacher_by_teacher(tmp_path: Path) -> None:
+    spec = _spec(FadrmPlus(budgets=(3,)), tmp_path).model_copy(update={"teachers": (BARE, BARE)})
+    pointers = [error.report.pointer for error in impossibilities(spec, describe(spec.dataset))]
+    assert pointers == ["/teachers/0/network", "/teachers/1/network"]
+
+
+def test_beside_another_a_teacher_without_batch_norm_counts_by_its_logits(tmp_path: Path) -> None:
+    spec = _spec(FadrmPlus(budgets=(2, 2)), tmp_path)
+    job = carried_out(spec.model_copy(update={"teachers": (*spec.teachers[:1], BARE)}), tmp_path / "store")
+    images = arrays.read(job.store.step(job.step(StepKind.RECOVER).key) / "images.npy")
+    assert images.shape == (2, 2, 3, 16, 16) and images.float().flatten(2).std(2).min() > 0
+
+
+def test_what_only_labels_with_a_teacher_takes_any(tmp_path: Path) -> None:
+    spec = _spec(RandomReal(), tmp_path).model_copy(update={"teachers": (BARE,)})
+    assert not list(impossibilities(spec, describe(spec.dataset)))

@@ -138,7 +138,7 @@ def test_the_code_of_imagenette_steps_less_and_batches_are_of_ten(ipc: int) -> N
     ("collection", "networks"),
     [
         ("tiny-imagenet", {"resnet18", "shufflenet_v2_x0_5", "mobilenet_v2"}),
-        ("imagenet-1k", {"resnet18", "shufflenet_v2_x1_0", "mobilenet_v2"}),  # and AlexNet, which has no batch norm
+        ("imagenet-1k", {"resnet18", "shufflenet_v2_x1_0", "mobilenet_v2", "alexnet"}),
     ],
 )
 def test_the_code_has_no_densenet_at_one_image_a_class(collection: str, networks: set[str]) -> None:
