@@ -5,20 +5,23 @@ Each may be asked for twice: what is so already stays so. Each tells the job's h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from sqlalchemy import null, select, update
+from sqlalchemy import null, update
 from sqlalchemy.orm import Session
 
 from app import audit
 from app.errors import Conflict, Forbidden
 from app.jobs import Note, get, lock, lock_user, settle, steps_of, stops, tell, within_quota
-from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, StepNeed, StepState, User
+from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, StepState, User
 from app.services import Services
+from app.storage.remake import with_missing
 from app.visibility import may_change
 from engine.errors import ErrorReport
+from engine.plan import StepKind
 
+DOWNLOADS = (StepKind.PACKAGE, StepKind.EXPORT)
 LEAST_PRIORITY, GREATEST_PRIORITY = -2, 2
 
 
@@ -66,17 +69,18 @@ def retry(
 ) -> None:
     """Do the steps again that failed or were cancelled, and those they need whose output is gone; the others stay.
 
+    A job that has succeeded is tried again where a download is gone.
     is_whole: whether the store holds a step's output, by its key. Raises Conflict, TooMany.
     """
     may_change(by, job)
     owner = session.get_one(User, job.owner_id)
     lock_user(session, owner)
     lock(session, job.id)
-    if job.state not in {JobState.FAILED, JobState.CANCELLED}:
+    again = list(with_missing(session, job.id, _undone(session, job, is_whole), is_whole))
+    if job.state not in {JobState.FAILED, JobState.CANCELLED} and not (job.state == JobState.SUCCEEDED and again):
         _refuse_retry(job)
         return
     within_quota(session, owner, max_unfinished)
-    again = _to_do_again(session, job, is_whole)
     anew: dict[str, Any] = {
         "state": StepState.QUEUED,
         "attempts": 0,
@@ -159,18 +163,11 @@ def _ended(job: Job) -> str:
     return "been cancelled" if job.state == JobState.CANCELLED else str(job.state)
 
 
-def _to_do_again(session: Session, job: Job, is_whole: Callable[[str], bool]) -> Sequence[int]:
-    """Ids of steps without an output, and of those they need in turn whose output is gone."""
-    steps = {step.id: step for step in steps_of(session, job.id)}
-    needs: dict[int, list[int]] = {}
-    for step_id, need_id in session.execute(
-        select(StepNeed.step_id, StepNeed.need_id).where(StepNeed.step_id.in_(steps))
-    ):
-        needs.setdefault(step_id, []).append(need_id)
-    again = [id_ for id_, step in steps.items() if step.state != StepState.SUCCEEDED]
-    for id_ in again:  # grows on the way
-        again += [need for need in needs.get(id_, ()) if need not in again and not is_whole(steps[need].key)]
-    return again
+def _undone(session: Session, job: Job, is_whole: Callable[[str], bool]) -> Iterator[int]:
+    """Ids of steps without an output, and of those whose download is gone."""
+    for step in steps_of(session, job.id):
+        if step.state != StepState.SUCCEEDED or (step.kind in DOWNLOADS and not is_whole(step.key)):
+            yield step.id
 
 
 def _check_visibility(job: Job) -> None:

@@ -61,6 +61,12 @@ class Conflict(ServiceError):
     status, code, title = 409, "conflict", "Not possible now"
 
 
+class Gone(ServiceError):
+    """It was here, and is no more."""
+
+    status, code, title = 410, "gone", "No longer here"
+
+
 class TooLarge(ServiceError):
     """The body is larger than anything that is expected here."""
 

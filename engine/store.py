@@ -3,6 +3,7 @@
 steps/<key>/...          what a step left; its manifest.json was written last, so its existence means that the step is whole
 work/<key>/attempt-<n>/  what an attempt is writing
 work/<key>/checkpoints/  what the next attempt goes on from
+removed/<key>-<n>/       a step that is being deleted, or whose bytes were not those that were written
 blobs/<sha256>           previews: immutable, shown while a step still runs
 uploads/<sha256>/        an archive of images that somebody sent, unpacked: images/<class>/..., title.txt
 """
@@ -13,6 +14,8 @@ import errno
 import hashlib
 import os
 import shutil
+import uuid
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from typing import Any
 from pydantic import BaseModel
 
 MANIFEST = "manifest.json"
+CHUNK_BYTES = 8 * 2**20
 
 
 class FileEntry(BaseModel, frozen=True):
@@ -41,6 +45,11 @@ class Manifest(BaseModel, frozen=True):
     environment: dict[str, str]  # versions, device, precision
     seconds: float
     finished_at: datetime
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all its files."""
+        return sum(entry.size_bytes for entry in self.files.values())
 
 
 def sha256_of_file(path: Path) -> str:
@@ -104,11 +113,22 @@ def write_manifest(  # noqa: PLR0913 - a manifest has that many facts
     return manifest
 
 
+def _mark(path: Path) -> tuple[str, int, int, int]:
+    """What changes when a file is written again. Raises FileNotFoundError."""
+    found = path.stat()
+    return str(path), found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _nothing() -> None:
+    """Nobody wants to be called between two chunks."""
+
+
 class Store:
     """A folder, local or shared between machines."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._sound: set[tuple[str, int, int, int]] = set()  # files whose bytes this process has seen to be right
 
     @property
     def uploads(self) -> Path:
@@ -146,13 +166,63 @@ class Store:
             raise FileNotFoundError(f"{attempt} has no manifest: it is not whole")
         target = self.step(key)
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir() and not self.is_whole(key):
+            self.remove(key)  # remains: nothing that a crash leaves, but a broken disk may
         try:
             attempt.rename(target)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+        else:
+            self._sound.update(_mark(path) for path in target.rglob("*") if path.is_file())  # hashed when it was sealed
         sync(target.parent)
         return self.manifest(key)
+
+    def damaged(self, key: str, *, only: str | None = None, tick: Callable[[], None] = _nothing) -> list[str]:
+        """The files of a whole step whose bytes are not those that were written; none of them is read twice.
+
+        A file is hashed once a process, as long as its size, time and inode stay. only: look at this file alone.
+        tick: called after each 8 MiB, and may raise. Raises FileNotFoundError when the step is not whole.
+        """
+        try:
+            folder, entries = self.step(key), self.manifest(key).files
+        except ValueError:
+            return [MANIFEST]
+        wanted = entries if only is None else {only: entries[only]}
+        return [name for name, entry in wanted.items() if not self._is_sound(folder / name, entry, tick)]
+
+    def _is_sound(self, path: Path, entry: FileEntry, tick: Callable[[], None]) -> bool:
+        try:
+            mark = _mark(path)
+        except FileNotFoundError:
+            return False
+        if mark in self._sound:
+            return True
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                tick()
+        if digest.hexdigest() != entry.sha256:
+            return False
+        self._sound.add(mark)
+        return True
+
+    def remove(self, key: str) -> None:
+        """Let a step be whole no longer, at once, then delete its files. Harmless when it is not there."""
+        doomed = self.root / "removed" / f"{key}-{uuid.uuid4().hex[:8]}"
+        doomed.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.step(key).rename(doomed)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def keys(self) -> Iterator[str]:
+        """The keys of all whole steps, in no order."""
+        folder = self.root / "steps"
+        if folder.is_dir():
+            yield from (entry.name for entry in os.scandir(folder) if self.is_whole(entry.name))
 
     def forget_work(self, key: str) -> None:
         """Remove what the attempts of a published step left behind."""

@@ -22,6 +22,7 @@ from app.leases import Lease, LeaseLost
 from app.models import Job, JobState
 from app.reaper import Reaper
 from app.services import Services
+from app.storage.remake import remake
 from engine.errors import DiskFull, ErrorReport
 from engine.events import Failed, Finished
 from engine.store import Manifest
@@ -33,8 +34,13 @@ from worker.supervise import EngineProcess
 LINGER_S = 5.0  # an engine whose job goes on elsewhere is kept so long: loading torch anew takes as much
 LINGER_LOOK_S = 0.25
 FULL = (errno.ENOSPC, errno.EDQUOT)
+MOST_NAMES = 3  # of damaged files that are told
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The worker is to end before its step has begun."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,13 +125,19 @@ class Carrier:
 
     def _do(self, lease: Lease) -> str:
         store, key = self.services.store, lease.step.key
+        try:
+            damaged = self._remove_damaged(lease)
+        except Stopped:
+            self._write(partial(leases.release, lease=lease))
+            return Outcome.RELEASED
         if store.is_whole(key):
             self._finish(lease, store.manifest(key), cached=True)
             return "cached"
-        missing = [role for role, need in lease.step.needs.items() if not store.is_whole(need)]
-        if missing:
-            self._write(partial(leases.fail, lease=lease, error=_store_incomplete(missing)))
-            return Outcome.FAILED
+        if not all(map(store.is_whole, lease.step.needs.values())):
+            again = partial(remake, lease=lease, is_whole=store.is_whole, damaged=damaged)
+            return (
+                "again" if self._write(partial(again, max_attempts=self.services.settings.max_attempts)) else "failed"
+            )
         own = () if self._engine is None else (self._engine.pid,)
         orphans.kill(self.services.database, self.holder.host, key=key, spare=own)
         out = store.attempt(key, f"{lease.step_id}-{lease.fence}")
@@ -133,6 +145,29 @@ class Carrier:
             return self._attempt(lease, out)
         finally:
             shutil.rmtree(out, ignore_errors=True)  # published, or nobody's
+
+    def _remove_damaged(self, lease: Lease) -> dict[str, str]:
+        """Look at the bytes of all that this step reads, and remove the steps where they are wrong: key -> files.
+
+        The lease is kept meanwhile. Raises LeaseLost, Stopped.
+        """
+        store, found = self.services.store, {}
+        keep = partial(self._keep, lease, [time.monotonic()])
+        for key in (lease.step.key, *lease.step.needs.values()):
+            with suppress(FileNotFoundError):  # it is not there, or another worker removed it just now
+                if files := store.damaged(key, tick=keep):
+                    log.error("step damaged in the store, removed", extra={"key": key, "files": files})
+                    found[key] = ", ".join(files[:MOST_NAMES])
+                    store.remove(key)
+        return found
+
+    def _keep(self, lease: Lease, last: list[float]) -> None:
+        """Renew the lease when it is time. last: when that was, to be written over. Raises LeaseLost, Stopped."""
+        if self.stop():
+            raise Stopped
+        if time.monotonic() - last[0] >= self.services.settings.heartbeat_s:
+            last[0] = time.monotonic()
+            self._write(partial(leases.record, lease=lease))
 
     def _attempt(self, lease: Lease, out: Path) -> Outcome:
         engine = self._engine_for(lease)
@@ -215,12 +250,4 @@ def _report(error: Exception) -> ErrorReport:
         code="internal_error",
         message=f"The worker could not carry the step: {error}"[:1000],
         hint="The worker's log says more.",
-    )
-
-
-def _store_incomplete(roles: list[str]) -> ErrorReport:
-    return ErrorReport(
-        code="store_incomplete",
-        message=f"Finished steps that this one needs are gone from the store: {', '.join(sorted(roles))}.",
-        hint="Submit the job again: what is missing is made anew.",
     )

@@ -32,12 +32,13 @@ METHODS = ("get", "post", "delete", "put", "patch")
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 OPEN = frozenset({"get_health", "get_readiness"})
 CONTROLS = frozenset({"cancel_job", "pause_job", "resume_job", "retry_job", "change_job", "cancel_sweep"})
-WRITING = CONTROLS | {"create_job", "rerun_job", "create_sweep", "create_upload", "delete_upload"}
+WRITING = CONTROLS | {"create_job", "rerun_job", "create_sweep", "create_upload", "delete_upload", "change_sweep"}
 CODES = {
     401: ("unauthenticated", "Log in first", "This needs a login or a token."),
     403: ("forbidden", "Not allowed", "Your role is viewer, which may look and not change."),
     404: ("not_found", "Not found", "There is no job job_0199."),
     409: ("conflict", "Not possible now", "job_0199 has succeeded already."),
+    410: ("gone", "No longer here", "The bytes of fadrm-digits-ipc10.zip are no longer those that were written."),
     413: ("too_large", "Too much was sent", "The archive is larger than 4,294,967,296 bytes."),
     422: (
         "invalid",
@@ -110,6 +111,8 @@ def _problems(operation: dict[str, Any]) -> list[int]:
         found.append(404)
     if name in CONTROLS | {"delete_upload"}:
         found.append(409)
+    if name == "get_artifact":
+        found.append(410)
     if name == "create_upload":
         found.append(413)
     if where or "requestBody" in operation:

@@ -14,6 +14,7 @@ from app import jobs, views
 from app.deps import ServicesDep, UserDep
 from app.errors import NotFound
 from app.models import MAX_SEQ, Job, Preview, Step
+from app.storage.reading import sound_file
 
 router = APIRouter(tags=["results"])
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -103,7 +104,7 @@ def get_artifact(
     }
     if if_none_match is not None and headers["ETag"] in if_none_match:
         return Response(status_code=304, headers=headers)
-    path = services.store.step(file.step) / name
+    path = sound_file(services, file.step, name)
     return FileResponse(path, filename=name.rpartition("/")[2], headers=headers)
 
 

@@ -176,6 +176,8 @@ def _step_words(data: dict[str, Any]) -> tuple[str, str]:
         return "info", f"Done in {duration(data.get('seconds') or 0)}."
     if outcome == "cached":
         return "info", "Found in the store, made by an earlier job."
+    if outcome == "again":
+        return "warning", str(data["detail"])
     level = "info" if outcome in {"released", "cancelled"} else "warning"
     return level, f"Attempt {outcome}. {data.get('detail') or ''}".strip()
 

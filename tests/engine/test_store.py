@@ -77,3 +77,54 @@ def test_writing_leaves_no_half_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "deep" / "a", b"22")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
     assert (tmp_path / "deep" / "a").read_bytes() == b"22"
+
+
+def test_bytes_that_changed_are_found(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = _attempt(store, 1)
+    _seal(folder)
+    store.publish("k", folder)
+    file = store.step("k") / "deep" / "images.npy"
+    assert store.damaged("k") == []
+    file.write_text("imagez")
+    assert store.damaged("k") == store.damaged("k", only="deep/images.npy") == ["deep/images.npy"]
+    file.unlink()
+    assert Store(tmp_path).damaged("k") == ["deep/images.npy"]
+    (store.step("k") / MANIFEST).write_text("{")
+    assert store.damaged("k") == [MANIFEST]
+
+
+def test_a_file_is_hashed_once(tmp_path: Path) -> None:
+    store, read = Store(tmp_path), []
+    folder = _attempt(store, 1)
+    _seal(folder)
+    store.publish("k", folder)
+    store.damaged("k", tick=lambda: read.append("by its maker"))
+    other = Store(tmp_path)
+    for _ in range(3):
+        other.damaged("k", tick=lambda: read.append("by another"))
+    assert read == ["by another"]
+
+
+def test_a_removed_step_is_not_there_and_can_be_made_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for text in ("first", "again"):
+        folder = _attempt(store, 1, text)
+        _seal(folder)
+        store.publish("k", folder)
+        assert list(store.keys()) == ["k"]
+        if text == "first":
+            store.remove("k")
+            store.remove("k")
+            assert not list(store.keys()) and not list((tmp_path / "removed").iterdir())
+    assert (store.step("k") / "deep" / "images.npy").read_text() == "again"
+
+
+def test_remains_without_manifest_are_no_step_and_in_nobodys_way(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (store.step("k") / "deep").mkdir(parents=True)
+    assert not list(store.keys())
+    folder = _attempt(store, 1)
+    _seal(folder)
+    store.publish("k", folder)
+    assert store.is_whole("k") and store.damaged("k") == []

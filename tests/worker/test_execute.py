@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +12,7 @@ import pytest
 from sqlalchemy import select, text, update
 
 from app import claims, leases, machine
-from app.models import JobState, Metric, Preview, Step
+from app.models import Job, JobState, Metric, Preview, Step
 from app.reaper import Reaper
 from tests.worker.stage import Stage, kill, scripted
 from worker.execute import Carrier
@@ -296,16 +298,89 @@ def test_finishing_waits_for_a_database_that_is_away(make_stage: Callable[..., S
     stage.check()
 
 
-def test_steps_that_vanished_from_the_store_are_named(stage: Stage) -> None:
+def spoil_after_each_step(stage: Stage, carrier: Carrier, spoil: Callable[[int], object]) -> None:
+    """Whenever a step was carried, `spoil` is called with how many were."""
+    carried = itertools.count(1)
+    carrier.services.bell.ring = lambda: spoil(next(carried))  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("how", ["gone", "damaged", "shorter", "no manifest", "bad manifest"])
+def test_what_is_lost_from_the_store_is_made_again(any_stage: Stage, how: str) -> None:
     first = scripted("first")
     second = scripted("second", needs={"data": first})
-    job = stage.submit(first, second)
+    job = any_stage.submit(first, second)
+    folder = any_stage.store.step(first.key)
+
+    def spoil(carried: int) -> None:
+        if carried > 1:
+            return
+        match how:
+            case "gone":
+                shutil.rmtree(folder)
+            case "damaged":
+                (folder / "out.txt").write_text("0" * 64)
+            case "shorter":
+                (folder / "out.txt").unlink()
+            case "no manifest":
+                (folder / "manifest.json").unlink()
+            case "bad manifest":
+                (folder / "manifest.json").write_text("{")
+
+    carrier = any_stage.carrier()
+    spoil_after_each_step(any_stage, carrier, spoil)
+    carrier.drain()
+    assert any_stage.job(job).state == JobState.SUCCEEDED
+    assert [note["key"] for note in any_stage.ran()] == [first.key, first.key, second.key]
+    assert (folder / "out.txt").read_text() == first.key and not any_stage.store.damaged(first.key)
+    told = [event.data["detail"] for event in any_stage.events(job) if event.data.get("outcome") == "again"]
+    assert len(told) == 1 and told[0].endswith("it is made again.")
+    assert ("damaged" in told[0]) == (how in {"damaged", "shorter", "bad manifest"})
+
+
+def test_what_an_earlier_job_left_is_looked_at_before_it_counts(stage: Stage) -> None:
+    step = scripted("shared")
+    stage.submit(step)
+    stage.carrier().drain()
+    (stage.store.step(step.key) / "out.txt").write_text("0" * 64)
+    job = stage.submit(step)
+    stage.carrier().drain()
+    assert stage.job(job).state == JobState.SUCCEEDED and len(stage.ran()) == 2
+    assert not stage.store.damaged(step.key)
+
+
+def test_a_store_that_loses_everything_is_no_endless_loop(make_stage: Callable[..., Stage], sqlite_url: str) -> None:
+    stage = make_stage(sqlite_url, max_attempts=3)
+    first = scripted("first")
+    job = stage.submit(first, scripted("second", needs={"data": first}))
     carrier = stage.carrier()
-    manifest = stage.store.step(first.key) / "manifest.json"
-    carrier.services.bell.ring = lambda: manifest.unlink(missing_ok=True)  # type: ignore[method-assign]
+    spoil_after_each_step(stage, carrier, lambda _: stage.store.remove(first.key))
     carrier.drain()
     error = stage.job(job).error
-    assert error is not None and error["code"] == "store_incomplete"
+    assert error is not None and error["code"] == "store_incomplete" and "first" in error["message"]
+    assert len(stage.ran()) == 3
+
+
+def test_a_lease_is_kept_while_large_files_are_looked_at(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = scripted("first")
+    second = scripted("second", needs={"data": first})
+    stage.submit(first, second)
+    stage.carrier("one").drain()
+    with stage.database.write() as session:
+        session.execute(update(Step).where(Step.key == second.key).values(state="queued", result=None))
+        session.execute(update(Job).values(state="running"))
+    stage.store.remove(second.key)
+    looked: list[int] = []
+
+    def slow(key: str, *, tick: Callable[[], None]) -> list[str]:
+        for _ in range(3):
+            time.sleep(0.15)
+            tick()
+        looked.append(stage.step(second).beat)
+        return []
+
+    monkeypatch.setattr(stage.store, "damaged", slow)
+    stage.carrier("two").drain()
+    assert looked[-1] >= 2 and stage.step(second).state == "succeeded"
 
 
 def test_the_engine_is_given_no_secrets(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
