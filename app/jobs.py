@@ -125,6 +125,8 @@ def _add_steps(session: Session, job: Job, plan: Plan) -> None:
             "needs": step.needs,
             "flop": step.flop,
             "size_bytes": step.size_bytes,
+            "host_bytes": step.host_bytes or None,
+            "device_bytes": step.device_bytes if step.host_bytes else None,
         }
         for position, step in enumerate(plan.steps)
     ]

@@ -225,6 +225,8 @@ class Step(Base):
     needs: Mapped[dict[str, str]] = mapped_column(JSON)  # role -> key
     flop: Mapped[float] = mapped_column(default=0.0)
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    host_bytes: Mapped[int | None] = mapped_column(BigInteger)  # estimated memory of its engine, null: nobody knows; and
+    device_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of its tensors on the device, which may be the CPU
 
     state: Mapped[StepState] = mapped_column(String(20), default=StepState.QUEUED)
     cached: Mapped[bool] = mapped_column(default=False)  # found whole in the store, made by an earlier job
@@ -331,5 +333,12 @@ class Worker(Base):
     device_name: Mapped[str] = mapped_column(String(120), default="")
     version: Mapped[str] = mapped_column(String(40))
     step_id: Mapped[int | None] = mapped_column(ForeignKey("steps.id"))
+    draining_by: Mapped[str | None] = mapped_column(String(80))  # name of who wants it to take no steps
+    host_free_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    host_total_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    device_free_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of its GPU
+    device_total_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    strangers: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)  # app.machine.Process, of others on its GPU
+    samples: Mapped[list[list[float]] | None] = mapped_column(JSON)  # lately: share of the device at work, and of its memory
     started_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
     seen_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
