@@ -16,6 +16,7 @@ PAGE = 1000  # events that one read takes
 AT_ONCE = 200  # jobs in one query
 RETRY = b"retry: 3000\n\n"
 PING = b": ping\n\n"
+PING_EVENT = b"event: ping\ndata: {}\n\n"  # scripts of a page do not see comments
 COLUMNS = (Event.job_id, Event.seq, Event.kind, Event.step_id, Event.at, Event.data)
 
 
@@ -76,7 +77,7 @@ def read_changes(database: Database, known: Sequence[str], newest: str) -> Seque
     wanted = or_(unfinished, Job.id.in_(known), since)
     with database.read() as session:
         return session.execute(
-            select(Job.id, Job.owner_id, Job.state, Job.last_seq).where(wanted).order_by(Job.id)
+            select(Job.id, Job.owner_id, Job.visibility, Job.state, Job.last_seq).where(wanted).order_by(Job.id)
         ).all()
 
 

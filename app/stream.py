@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,8 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from app.db import Database
 from app.errors import TooMany, Unavailable
-from app.frames import PING, RETRY, hint_of, read_changes, read_news
+from app.frames import PING, PING_EVENT, RETRY, hint_of, read_changes, read_news
 from app.models import TERMINAL_JOB_STATES, User
+from app.visibility import read_teams, sees
 from app.watchers import Channel, Following, HintsWatcher, JobsWatcher, Watcher
 
 log = logging.getLogger(__name__)
@@ -92,13 +93,15 @@ class Hub:
         if streams.total() >= MAX_STREAMS:
             raise Unavailable("Too many streams are open.", headers={"Retry-After": "10"})
 
-    async def stream(self, watcher: Watcher, is_allowed: Callable[[], bool]) -> AsyncIterator[bytes]:
-        """What one watcher is sent. is_allowed: asked once a minute, in a thread."""
+    async def stream(
+        self, watcher: Watcher, is_allowed: Callable[[], bool], ping: bytes = PING
+    ) -> AsyncIterator[bytes]:
+        """What one watcher is sent. is_allowed: asked once a minute, in a thread. ping: sent where there is no news."""
         yield RETRY
         checked = time.monotonic()
         while not self._closed:
             if not await _comes(watcher.news, self.ping_s):
-                yield PING
+                yield ping
             watcher.news.clear()
             chunk = await watcher.due()
             if chunk:
@@ -131,13 +134,15 @@ class Hub:
                 channel.move(last_seq, frames)
         hinted = [watcher for watcher in self._watchers if isinstance(watcher, HintsWatcher)]
         if hinted:
-            self._tell(hinted, await asyncio.to_thread(read_changes, self.database, list(self._known), self._newest))
+            rows = await asyncio.to_thread(read_changes, self.database, list(self._known), self._newest)
+            self._tell(hinted, rows, await asyncio.to_thread(read_teams, self.database))
 
-    def _tell(self, hinted: Sequence[HintsWatcher], rows: Sequence[Any]) -> None:
+    def _tell(self, hinted: Sequence[HintsWatcher], rows: Sequence[Any], mates: Mapping[str, set[str]]) -> None:
         for row in rows:
             if self._known.get(row.id) != (row.state, row.last_seq):
                 for watcher in hinted:
-                    watcher.tell(row.owner_id, hint_of(row))
+                    if sees(watcher.user, mates.get(watcher.user.id, ()), row.owner_id, row.visibility):
+                        watcher.tell(hint_of(row))
             self._newest = max(self._newest, row.id)
         self._known = {row.id: (row.state, row.last_seq) for row in rows if row.state not in TERMINAL_JOB_STATES}
 
@@ -151,11 +156,12 @@ async def _comes(event: asyncio.Event, timeout_s: float) -> bool:
 
 
 class EventStream(StreamingResponse):
-    """The stream of one watcher, who is forgotten when it ends, however it ends."""
+    """The stream of one watcher, who is forgotten when it ends, however it ends. pings: as events, not as comments."""
 
-    def __init__(self, hub: Hub, watcher: Watcher, is_allowed: Callable[[], bool]) -> None:
+    def __init__(self, hub: Hub, watcher: Watcher, is_allowed: Callable[[], bool], *, pings: bool = False) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(hub.stream(watcher, is_allowed), headers=headers, media_type="text/event-stream")
+        sent = hub.stream(watcher, is_allowed, PING_EVENT if pings else PING)
+        super().__init__(sent, headers=headers, media_type="text/event-stream")
         self._hub, self._watcher = hub, watcher
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

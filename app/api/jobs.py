@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -13,8 +13,9 @@ from starlette.responses import JSONResponse
 from app import controls, jobs, planning, views
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unprocessable
-from app.models import Job, JobState, User
+from app.models import Job, JobState, User, Visibility
 from app.services import Services
+from app.visibility import Chosen
 from engine.spec import JobSpec
 
 router = APIRouter(tags=["jobs"])
@@ -34,8 +35,17 @@ class ListIn(BaseModel):
     state: list[JobState] = Field([], description="Only jobs in one of these states.")
     owner: str | None = Field(None, max_length=80, description="`me`, an id or a name.")
     q: str | None = Field(None, max_length=80, description="Text in the job's name.")
+    dataset: str | None = Field(None, max_length=1024, description="The data set's name as jobs tell it, or its path.")
+    method: str | None = Field(None, max_length=40, description="Name of the method.")
+    visibility: Visibility | None = Field(None, description="Only private jobs, a team's, or everybody's.")
     after: views.Cursor | None = Field(None, description="`next_cursor` of the page before.")
     limit: int = Field(20, ge=1, le=100)
+
+    def narrows(self) -> views.JobFilter:
+        """What of it narrows the list."""
+        return views.JobFilter(
+            states=self.state, owner=self.owner, text=self.q, dataset=self.dataset, method=self.method
+        )
 
 
 class ChangeIn(BaseModel):
@@ -50,6 +60,7 @@ class ChangeIn(BaseModel):
         le=controls.GREATEST_PRIORITY,
         description="Which of its owner's jobs comes first: the greatest.",
     )
+    visibility: Chosen | None = Field(None, description="Who sees it besides its owner and administrators.")
 
 
 @router.post("/jobs/plan", summary="What a job would do and cost; stores nothing")
@@ -66,7 +77,8 @@ def create_job(
     user: WriterDep,
     idempotency_key: IdempotencyKey = None,
 ) -> views.JobOut:
-    return _submitted(response, services, user, planning.spec_of(wanted), wanted.name, idempotency_key)
+    submitted = Submitted(planning.spec_of(wanted), wanted.name, wanted.visibility)
+    return _submitted(response, services, user, submitted, idempotency_key)
 
 
 @router.get("/jobs", summary="Jobs that you may see, newest first")
@@ -74,15 +86,7 @@ def list_jobs(
     request: Request, response: Response, services: ServicesDep, user: UserDep, wanted: Annotated[ListIn, Query()]
 ) -> views.JobPage:
     with services.database.read() as session:
-        page = views.page_of_jobs(
-            session,
-            user,
-            states=wanted.state,
-            owner=wanted.owner,
-            text=wanted.q,
-            after=wanted.after,
-            limit=wanted.limit,
-        )
+        page = views.page_of_jobs(session, user, wanted.narrows(), after=wanted.after, limit=wanted.limit)
     if page.next_cursor:
         following = request.url.include_query_params(after=page.next_cursor)
         response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
@@ -136,11 +140,14 @@ def retry_job(job_id: str, services: ServicesDep, user: WriterDep) -> views.JobO
     return _shown(services, user, job_id)
 
 
-@router.patch("/jobs/{job_id}", summary="Another name or priority; only an administrator raises a priority above 0")
+@router.patch(
+    "/jobs/{job_id}",
+    summary="Another name, priority or visibility; only an administrator raises a priority above 0",
+)
 def change_job(wanted: ChangeIn, job_id: str, services: ServicesDep, user: WriterDep) -> views.JobOut:
     with services.database.write() as session:
         job = jobs.get(session, user, job_id)
-        controls.change(session, job, user, name=wanted.name, priority=wanted.priority)
+        controls.change(session, job, user, **wanted.model_dump())
     return _shown(services, user, job_id)
 
 
@@ -151,7 +158,7 @@ def rerun_job(
     job_id: str, response: Response, services: ServicesDep, user: WriterDep, idempotency_key: IdempotencyKey = None
 ) -> views.JobOut:
     old = _job(services, user, job_id)
-    return _submitted(response, services, user, _spec_of(old), old.name, idempotency_key)
+    return _submitted(response, services, user, Submitted(_spec_of(old), old.name), idempotency_key)
 
 
 @router.get(
@@ -175,10 +182,18 @@ def list_attempts(job_id: str, services: ServicesDep, user: UserDep) -> list[vie
         return views.attempts(session, jobs.get(session, user, job_id))
 
 
+class Submitted(NamedTuple):
+    """A job to be made."""
+
+    spec: JobSpec
+    name: str | None
+    visibility: str | None = None
+
+
 def _submitted(
-    response: Response, services: Services, user: User, spec: JobSpec, name: str | None, idempotency_key: str | None
+    response: Response, services: Services, user: User, wanted: Submitted, idempotency_key: str | None
 ) -> views.JobOut:
-    job, is_new = planning.submit(services, user, spec, name, idempotency_key)
+    job, is_new = planning.submit(services, user, wanted.spec, wanted.name, idempotency_key, wanted.visibility)
     response.headers["Location"] = views.urls(job.id)["self"]
     if not is_new:
         response.status_code = 200
@@ -207,5 +222,7 @@ def _spec_of(job: Job) -> JobSpec:
 
 def _etag(job: views.JobOut) -> str:
     """Changes with every event, and with what a waiting job reads of the others."""
-    around = hashlib.sha256(f"{job.name} {job.priority} {job.sentence} {job.queue}".encode()).hexdigest()[:8]
+    around = hashlib.sha256(
+        f"{job.name} {job.priority} {job.visibility} {job.sentence} {job.queue}".encode()
+    ).hexdigest()[:8]
     return f'"v{job.version}-{around}"'

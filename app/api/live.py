@@ -25,6 +25,9 @@ from engine.errors import ErrorReport
 router = APIRouter(tags=["events"])
 JUST_NOW = timedelta(minutes=2)  # what ended since then may still read as running on a page that was rendered before
 MAX_JOBS = 50  # of one stream
+Pings = Annotated[
+    bool, Query(description="Send pings as events named `ping`, which scripts of a page see; else as comments.")
+]
 LastEventId = Annotated[str | None, Header(description="Sent by browsers that come again; wins over after_seq.")]
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events, as they come."},
@@ -58,10 +61,11 @@ async def stream_events(
     services: ServicesDep,
     identity: IdentityDep,
     after_seq: Annotated[int, Query(ge=0, le=MAX_SEQ)] = 0,
+    pings: Pings = False,
     last_event_id: LastEventId = None,
 ) -> Response:
     after = _numbers(last_event_id, 1) or [after_seq]
-    return await _stream(request, services, identity, [job_id], after)
+    return await _stream(request, services, identity, [job_id], after, pings=pings)
 
 
 @router.get(
@@ -76,32 +80,41 @@ async def stream_jobs(
         Query(alias="jobs", max_length=4000, description="Ids, with commas between; without any, hints of all jobs."),
     ] = "",
     after_seq: Annotated[str, Query(max_length=1000, description="One number a job, with commas between.")] = "",
+    pings: Pings = False,
     last_event_id: LastEventId = None,
 ) -> Response:
     ids = list(dict.fromkeys(_listed(wanted)))
     if not ids:
-        return await _hints(request, services, identity)
+        return await _hints(request, services, identity, pings=pings)
     if len(ids) > MAX_JOBS:
         raise _bad_parameter("jobs", f"jobs names {len(ids)} jobs, and a stream carries at most {MAX_JOBS}.")
     after = _numbers(last_event_id, len(ids)) or _numbers(after_seq, len(ids)) or [0] * len(ids)
-    return await _stream(request, services, identity, ids, after)
+    return await _stream(request, services, identity, ids, after, pings=pings)
 
 
 async def _stream(
-    request: Request, services: Services, identity: auth.Identity, ids: Sequence[str], after: Sequence[int]
+    request: Request,
+    services: Services,
+    identity: auth.Identity,
+    ids: Sequence[str],
+    after: Sequence[int],
+    *,
+    pings: bool,
 ) -> Response:
     database = services.database
     found = await asyncio.to_thread(_following, database, identity.user, ids, after)
     if all(job.is_over for job in found):
         return Response(status_code=204)
     hub: Hub = request.app.state.hub
-    return EventStream(hub, hub.follow(identity.user, found), partial(_is_good, database, identity.token.id))
+    is_good = partial(_is_good, database, identity.token.id)
+    return EventStream(hub, hub.follow(identity.user, found), is_good, pings=pings)
 
 
-async def _hints(request: Request, services: Services, identity: auth.Identity) -> Response:
+async def _hints(request: Request, services: Services, identity: auth.Identity, *, pings: bool) -> Response:
     hub: Hub = request.app.state.hub
     now = await asyncio.to_thread(_lately_changed, services.database, identity.user)
-    return EventStream(hub, hub.hint(identity.user, now), partial(_is_good, services.database, identity.token.id))
+    is_good = partial(_is_good, services.database, identity.token.id)
+    return EventStream(hub, hub.hint(identity.user, now), is_good, pings=pings)
 
 
 def _following(database: Database, user: User, ids: Sequence[str], after: Sequence[int]) -> list[Following]:

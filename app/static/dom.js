@@ -23,6 +23,14 @@ export async function getJson(url) {
   return response.json();
 }
 
+/** A page or a part of one, as a document to take pieces from. */
+export async function getHtml(url) {
+  const response = await fetch(url, { headers: { Accept: "text/html" }, credentials: "same-origin" });
+  if (response.redirected && new URL(response.url).pathname === "/login") throw Object.assign(new Error("logged out"), { status: 401 });
+  if (!response.ok) throw Object.assign(new Error(`${response.status} for ${url}`), { status: response.status });
+  return new DOMParser().parseFromString(await response.text(), "text/html");
+}
+
 export async function postJson(url, body, headers = {}) {
   const csrf = document.querySelector('meta[name="csrf-token"]').content;
   return fetch(url, {

@@ -19,10 +19,12 @@ from app.views.history import events as events
 from app.views.history import log as log
 from app.views.history import workers as workers
 from app.views.jobs import Cursor as Cursor
+from app.views.jobs import JobFilter as JobFilter
 from app.views.jobs import JobOut as JobOut
 from app.views.jobs import JobPage as JobPage
 from app.views.jobs import JobSummary as JobSummary
 from app.views.jobs import StepOut as StepOut
+from app.views.jobs import dataset_names as dataset_names
 from app.views.jobs import job_out as job_out
 from app.views.jobs import page_of_jobs as page_of_jobs
 from app.views.jobs import summaries as summaries

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
-from sqlalchemy import select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, defer
 
 from app.jobs import visible_to
@@ -20,6 +21,7 @@ from app.views.stages import StageOut, fraction, stages
 
 LEAST_SHARE = 0.01  # of a job's work, shared among its steps, so that steps without arithmetic move the bar too
 ENOUGH_FOR_ETA = 0.05
+DATASET = func.coalesce(*(Job.spec["dataset"][name].as_string() for name in ("path", "name", "source")))
 CURSOR = re.compile(r"job_[0-9a-f]{28}", re.ASCII)
 
 
@@ -101,6 +103,7 @@ class JobSummary(Out):
     ipc: int
     teachers: list[str]
     sweep_id: str | None = Field(None, description="The sweep that made it.")
+    visibility: str = Field("private", description="Who sees it besides its owner: private, team or all.")
     cancel_requested: bool
     paused_by: str | None = Field(None, description="Who paused it; while steps still run, it is on the way there.")
     priority: int = Field(0, description="-2 to 2: which of its owner's jobs comes first.")
@@ -140,31 +143,49 @@ def job_out(session: Session, job: Job) -> JobOut:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs a list shows; what is empty narrows nothing."""
+
+    states: Sequence[str] = ()
+    owner: str | None = None  # `me`, an id or a name
+    text: str | None = None  # in the name
+    dataset: str | None = None  # as `dataset_name` tells it, or a path
+    method: str | None = None
+
+    def of(self, query: Select[Job], user: User) -> Select[Job]:
+        """The query, narrowed."""
+        if self.states:
+            query = query.where(Job.state.in_(self.states))
+        if self.owner:
+            named = user.id if self.owner == "me" else self.owner
+            query = query.join(User, User.id == Job.owner_id).where((User.id == named) | (User.name == named))
+        if self.text:
+            query = query.where(Job.name.icontains(self.text, autoescape=True))
+        if self.dataset:
+            query = query.where(DATASET.in_([self.dataset]) | DATASET.endswith(f"/{self.dataset}", autoescape=True))
+        if self.method:
+            query = query.where(Job.spec["method"]["method"].as_string() == self.method)
+        return query
+
+
 def page_of_jobs(
-    session: Session,
-    user: User,
-    *,
-    states: Sequence[str] = (),
-    owner: str | None = None,
-    text: str | None = None,
-    after: str | None = None,
-    limit: int = 20,
+    session: Session, user: User, wanted: JobFilter | None = None, *, after: str | None = None, limit: int = 20
 ) -> JobPage:
-    """Jobs that the user may see, newest first. owner: `me`, an id or a name. after: the id that the last page ended with."""
-    query = visible_to(user)
-    if states:
-        query = query.where(Job.state.in_(states))
-    if owner:
-        named = user.id if owner == "me" else owner
-        query = query.join(User, User.id == Job.owner_id).where((User.id == named) | (User.name == named))
-    if text:
-        query = query.where(Job.name.icontains(text, autoescape=True))
+    """Jobs that the user may see, newest first. after: the id that the last page ended with."""
+    query = (wanted or JobFilter()).of(visible_to(user), user)
     if after:
         query = query.where(Job.id < after)
     found = list(session.scalars(query.order_by(Job.id.desc()).limit(limit + 1)))
     shown = found[:limit]
     has_more = len(found) > limit
     return JobPage(data=summaries(session, shown), has_more=has_more, next_cursor=shown[-1].id if has_more else None)
+
+
+def dataset_names(session: Session, user: User, among: int = 500) -> list[str]:
+    """The data sets of the newest jobs that the user may see."""
+    newest = visible_to(user).with_only_columns(DATASET.label("name")).order_by(Job.id.desc()).limit(among).subquery()
+    return sorted({_short(name) for name in session.scalars(select(newest.c.name).distinct())})
 
 
 def summaries(session: Session, jobs: Sequence[Job]) -> list[JobSummary]:
@@ -202,6 +223,7 @@ def _summary(job: Job, steps: Sequence[Step], owner: User, around: Surroundings)
         ipc=job.spec["ipc"],
         teachers=[teacher["network"] for teacher in job.spec["teachers"]],
         sweep_id=job.sweep_id,
+        visibility=job.visibility,
         cancel_requested=job.cancel_requested,
         paused_by=job.paused_by,
         priority=job.priority,
@@ -237,7 +259,10 @@ def urls(job_id: str) -> dict[str, str]:
 def dataset_name(spec: dict[str, Any]) -> str:
     """`digits`, `cifar10`, `owner/name` of the Hub, or a folder's last part."""
     dataset = spec["dataset"]
-    name = str(dataset.get("path", dataset.get("name", dataset["source"])))
+    return _short(str(dataset.get("path", dataset.get("name", dataset["source"]))))
+
+
+def _short(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2] if name.startswith("/") else name
 
 

@@ -309,3 +309,15 @@ def test_a_long_value_is_not_sent_back(client: TestClient) -> None:
     for body in ({"preset": "a" * 900_000}, {"spec": {"method": {"method": "a" * 900_000}}}):
         answer = client.post("/api/v1/jobs/plan", json=body)
         assert answer.status_code == 422 and len(answer.content) < 2000
+
+
+def test_a_list_is_narrowed_by_data_set_and_method(client: TestClient, folder: Path) -> None:
+    made = create(client)
+    pets = client.post("/api/v1/jobs", json=folder_spec(folder)).json()
+
+    def ids(query: str) -> list[str]:
+        return [job["id"] for job in client.get(f"/api/v1/jobs?{query}").json()["data"]]
+
+    assert ids("dataset=pets") == ids(f"dataset={folder}") == [pets["id"]] and pets["dataset"] == "pets"
+    assert ids("dataset=digits") == [made["id"]] and ids("dataset=et") == ids("dataset=%25") == []
+    assert ids("method=fadrm") == [pets["id"], made["id"]] and ids("method=rded") == []

@@ -30,7 +30,7 @@ def any_busy(any_world: World) -> World:
 def shown(world: World, person: Person) -> dict[str, views.JobSummary]:
     """Name -> the job as it reads."""
     with world.services.database.read() as session:
-        return {job.name: job for job in views.page_of_jobs(session, person.user, owner="me").data}
+        return {job.name: job for job in views.page_of_jobs(session, person.user, views.JobFilter(owner="me")).data}
 
 
 def test_who_had_less_lately_is_first_in_line_and_foreign_jobs_are_not_named(any_busy: World) -> None:

@@ -240,6 +240,13 @@ def test_a_silent_stream_is_kept_open(live: Live) -> None:
         assert [next(stream) for _ in range(3)] == [{"retry": "3000"}, {"event": "comment"}, {"event": "comment"}]
 
 
+def test_a_page_sees_that_a_silent_stream_lives(live: Live) -> None:
+    for path in (f"/api/v1/jobs/{live.job()}/events/stream?after_seq=1&pings=true", "/api/v1/stream?pings=true"):
+        with live.open(path) as response:
+            found = next(event for event in events_of(response) if event.get("event") not in {None, "job"})
+        assert found == {"event": "ping", "data": {}}
+
+
 def test_a_stream_ends_when_its_token_does(live: Live) -> None:
     with live.open(f"/api/v1/jobs/{live.job()}/events/stream") as response:
         stream = events_of(response)
