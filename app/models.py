@@ -163,6 +163,7 @@ class Sweep(Base):
     axes: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # app.sweeps.Axis
     request_sha256: Mapped[str] = mapped_column(String(64))
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    deleted_at: Mapped[datetime | None] = mapped_column(Time)  # with all its jobs, into the trash
     visibility: Mapped[Visibility] = mapped_column(String(10), default=Visibility.PRIVATE, server_default="private")
     created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
 
@@ -191,6 +192,9 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(Integer, default=0)  # -2..2, among jobs whose owners had equal shares
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     paused_by: Mapped[str | None] = mapped_column(String(80))  # name of who said so; null: it goes on
+    pinned_by: Mapped[str | None] = mapped_column(String(80))  # name of who wants all its steps kept
+    deleted_by: Mapped[str | None] = mapped_column(String(80))  # name of who put it into the trash, and
+    deleted_at: Mapped[datetime | None] = mapped_column(Time, index=True)  # when: it is hidden, and later removed
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # engine.errors.ErrorReport, and the step
     last_seq: Mapped[int] = mapped_column(Integer, default=0)  # of its events; also its version
     created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
@@ -321,6 +325,17 @@ class Preview(Base):
     data: Mapped[dict[str, Any]] = mapped_column(JSON)  # engine.events.Preview
 
 
+class StoredStep(Base):
+    """A whole step in the store: what it weighs, and when a job last found or made it."""
+
+    __tablename__ = "stored_steps"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    used_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
+
+
 class Worker(Base):
     """A worker as it last said of itself."""
 
@@ -340,5 +355,6 @@ class Worker(Base):
     device_total_bytes: Mapped[int | None] = mapped_column(BigInteger)
     strangers: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)  # app.machine.Process, of others on its GPU
     samples: Mapped[list[list[float]] | None] = mapped_column(JSON)  # lately: share of the device at work, and of its memory
+    refuses: Mapped[str | None] = mapped_column(String(200))  # why it begins nothing, as a sentence; null: it would
     started_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
     seen_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
