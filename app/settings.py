@@ -54,6 +54,12 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(20, ge=1, description="Attempts of a step before it fails for good.")
     max_running_per_user: int = Field(64, ge=1, description="Steps of one user that run at once.")
+    memory_factor: float = Field(
+        1.0, ge=0, description="A step begins where its estimated memory, times this, is free; 0: nobody looks at memory."
+    )
+    share_gpus: bool = Field(
+        False, description="Use GPUs on which processes of others compute too, as far as their memory goes."
+    )
     max_queued_per_user: int = Field(50, ge=1, description="Unfinished jobs of one user; a sweep counts once.")
     visibility: Literal["private", "team", "all"] = Field(
         "team", description="Who sees a new job besides its owner and administrators, where its owner does not say."
@@ -66,11 +72,37 @@ class Settings(BaseSettings):
     max_upload_ratio: float = Field(
         100.0, ge=1, description="How many times smaller than its images an uploaded archive may be."
     )
+    max_upload_pixels: int = Field(25_000_000, ge=1, description="Pixels of one image in an uploaded archive.")
+    max_upload_bytes_per_user: int = Field(
+        64 * 2**30, ge=1, description="Bytes of all archives that one user has sent and not removed."
+    )
+    max_unpacking_bytes: int = Field(
+        2 * 2**30, ge=2**28, description="Memory of the process that reads an uploaded archive."
+    )
+    max_unpacking_s: int = Field(600, ge=1, description="Seconds that reading an uploaded archive may take.")
     silence_s: float = Field(
         1800.0,
         gt=0,
         description="An engine that tells nothing for so long is ended, and its attempt counts as a crash.",
     )
+    keep_steps_days: float = Field(
+        30.0, ge=0, description="Steps that only ended jobs need, but for downloads, are removed so long after; 0: never."
+    )
+    keep_work_days: float = Field(
+        7.0, ge=0, description="Checkpoints of ended jobs are removed so long after their end; 0: never."
+    )
+    keep_previews_days: float = Field(
+        90.0, ge=0, description="Of ended jobs all but the newest contact sheet of a step go after so long; 0: never."
+    )
+    keep_logs_days: float = Field(
+        180.0, ge=0, description="Log lines and progress of ended jobs are removed so long after their end; 0: never."
+    )
+    keep_uploads_days: float = Field(
+        0.0, ge=0, description="Uploaded archives that no job used for so long are removed; 0: never."
+    )
+    keep_trash_days: float = Field(14.0, ge=0, description="Deleted jobs are removed truly after so long; 0: never.")
+    janitor_s: float = Field(600.0, gt=0, description="From one round of the janitor to the next.")
+    janitor_most: int = Field(500, ge=1, description="Things that the janitor removes in one round.")
     checkpoint_s: float = Field(60.0, gt=0, description="From one checkpoint of a running step to the next.")
     threads: int = Field(
         0, ge=0, description="CPU threads of one engine; 0 shares the cores among this machine's workers."
