@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
-from sqlalchemy import Select, select
+from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
-from app import controls, estimates, jobs, planning
+from app import audit, controls, estimates, jobs, planning, visibility
 from app.cells import MAX_AXES, TITLE, Axis, Cell, Complaint, blamed, cells, check_axes, refusal, spec_of, told_once
 from app.datasets import FactsCache
 from app.errors import Conflict, NotFound, Unprocessable
 from app.ids import new_id
-from app.models import TERMINAL_JOB_STATES, Job, JobState, Sweep, User, utc_now
+from app.models import TERMINAL_JOB_STATES, Job, JobState, Sweep, User, Visibility, utc_now
 from app.planning import Estimate, JobIn
 from app.services import Services
 from engine.errors import ErrorReport
@@ -146,10 +146,11 @@ def submit(services: Services, owner: User, wanted: SweepIn, idempotency_key: st
         known = with_key(session, owner, idempotency_key, wanted.digest())
     if known is not None:
         return known, False
-    planned = prepare(services, wanted)
+    planned, settings = prepare(services, wanted), services.settings
     with services.database.write() as session:
-        limit = services.settings.max_queued_per_user
-        sweep, is_new = create(session, owner, planned, idempotency_key=idempotency_key, max_unfinished=limit)
+        shown_to = visibility.chosen(session, owner, wanted.visibility, settings.visibility)
+        more: dict[str, Any] = {"idempotency_key": idempotency_key, "shown_to": shown_to}
+        sweep, is_new = create(session, owner, planned, max_unfinished=settings.max_queued_per_user, **more)
     if is_new:
         services.bell.ring()  # after the commit: no worker may look for a row that is not there yet
     return sweep, is_new
@@ -162,6 +163,7 @@ def create(
     *,
     idempotency_key: str | None = None,
     max_unfinished: int = 50,
+    shown_to: str = Visibility.PRIVATE,
 ) -> tuple[Sweep, bool]:
     """Write a sweep and its jobs down. The same idempotency key gives the same sweep back."""
     jobs.lock_user(session, owner)
@@ -177,12 +179,13 @@ def create(
         axes=[axis.model_dump(mode="json") for axis in planned.axes],
         request_sha256=planned.sha256,
         idempotency_key=idempotency_key,
+        visibility=shown_to,
         created_at=utc_now(),
     )
     session.add(sweep)
     session.flush()
     for cell, one in planned.cells:
-        place: dict[str, Any] = {"sweep_id": sweep.id, "cell": list(cell.at)}
+        place: dict[str, Any] = {"sweep_id": sweep.id, "cell": list(cell.at), "visibility": shown_to}
         job = jobs.add(session, owner=owner, name=one.name, spec=one.spec, plan=one.plan, **place)
         session.expunge(job)  # else every later update looks through all that the session knows
     return sweep, True
@@ -202,8 +205,8 @@ def with_key(session: Session, owner: User, idempotency_key: str | None, sha256:
 
 
 def visible_to(user: User) -> Select[Sweep]:
-    """The sweeps that a user may see: their own; an administrator sees all."""
-    return select(Sweep) if user.role == "admin" else select(Sweep).where(Sweep.owner_id == user.id)
+    """The sweeps that a user may see."""
+    return select(Sweep).where(visibility.visible_to(user, Sweep))
 
 
 def get(session: Session, user: User, sweep_id: str) -> Sweep:
@@ -229,10 +232,21 @@ def jobs_of(session: Session, sweep: Sweep) -> list[Job]:
     return sorted(session.scalars(select(Job).where(Job.sweep_id == sweep.id)), key=lambda job: job.cell or [])
 
 
+def show_to(session: Session, sweep: Sweep, by: User, wanted: str) -> None:
+    """Let a sweep and its jobs be seen by nobody else, the owner's teams, or everybody. Raises Forbidden."""
+    visibility.may_change(by, sweep)
+    if wanted == sweep.visibility:
+        return
+    audit.note(session, by, "sweep.visibility", sweep.id, was=sweep.visibility, now=wanted)
+    sweep.visibility = Visibility(wanted)
+    session.execute(update(Job).where(Job.sweep_id == sweep.id).values(visibility=wanted))
+
+
 def cancel(services: Services, user: User, sweep_id: str) -> None:
     """Ask for the end of every job that has not ended, one transaction each: others get their turn in between."""
     with services.database.read() as session:
         sweep = get(session, user, sweep_id)
+        visibility.may_change(user, sweep)
         states = dict(session.execute(select(Job.id, Job.state).where(Job.sweep_id == sweep.id).order_by(Job.id)).all())
     if set(states.values()) == {JobState.CANCELLED}:
         return

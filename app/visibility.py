@@ -5,12 +5,14 @@ What is not seen is not there: it is answered like what never was.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Select, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
+from app.db import Database
 from app.errors import Forbidden
 from app.models import Job, Membership, Sweep, Upload, UploadHolder, User, Visibility
 
@@ -36,9 +38,17 @@ def teammates(user: User) -> Select[str]:
     return select(Membership.user_id).join(own, own.team_id == Membership.team_id).where(own.user_id == user.id)
 
 
-def mates_of(session: Session, user: User) -> frozenset[str]:
-    """The same, looked up: for streams, which decide of each change whether to tell it."""
-    return frozenset(session.scalars(teammates(user)))
+def read_teams(database: Database) -> dict[str, set[str]]:
+    """User -> everybody who is in a team with them: for streams, which decide of each change whom to tell it."""
+    teams: dict[str, set[str]] = defaultdict(set)
+    with database.read() as session:
+        for team_id, user_id in session.execute(select(Membership.team_id, Membership.user_id)):
+            teams[team_id].add(user_id)
+    mates: dict[str, set[str]] = defaultdict(set)
+    for members in teams.values():
+        for user_id in members:
+            mates[user_id] |= members
+    return mates
 
 
 def sees(user: User, mates: Collection[str], owner_id: str, visibility: str) -> bool:

@@ -222,7 +222,5 @@ def _spec_of(job: Job) -> JobSpec:
 
 def _etag(job: views.JobOut) -> str:
     """Changes with every event, and with what a waiting job reads of the others."""
-    around = hashlib.sha256(
-        f"{job.name} {job.priority} {job.visibility} {job.sentence} {job.queue}".encode()
-    ).hexdigest()[:8]
-    return f'"v{job.version}-{around}"'
+    told = f"{job.name} {job.priority} {job.visibility} {job.sentence} {job.queue}"
+    return f'"v{job.version}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"'

@@ -7,6 +7,7 @@ import io
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from app import sweeps, views
@@ -15,6 +16,7 @@ from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unprocessable
 from app.models import User
 from app.services import Services
+from app.visibility import Chosen
 from engine.errors import ErrorReport
 
 router = APIRouter(tags=["sweeps"])
@@ -61,6 +63,21 @@ def list_sweeps(
 
 @router.get("/sweeps/{sweep_id}", summary="One sweep: its jobs with their states and scores")
 def get_sweep(sweep_id: str, services: ServicesDep, user: UserDep) -> views.SweepOut:
+    return _shown(services, user, sweep_id)
+
+
+class SweepChangeIn(BaseModel):
+    """What of a sweep may be changed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    visibility: Chosen = Field(description="Who sees it and its jobs besides its owner and administrators.")
+
+
+@router.patch("/sweeps/{sweep_id}", summary="Who sees a sweep and its jobs")
+def change_sweep(wanted: SweepChangeIn, sweep_id: str, services: ServicesDep, user: WriterDep) -> views.SweepOut:
+    with services.database.write() as session:
+        sweeps.show_to(session, sweeps.get(session, user, sweep_id), user, wanted.visibility)
     return _shown(services, user, sweep_id)
 
 

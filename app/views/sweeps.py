@@ -43,6 +43,7 @@ class SweepSummary(Out):
     jobs: dict[str, int] = Field(description="How many are in each state.")
     ended: int
     total: int
+    visibility: str = Field("private", description="Who sees it and its jobs besides its owner: private, team or all.")
     axes: list[AxisOut]
     created_at: datetime
     started_at: datetime | None
@@ -172,6 +173,7 @@ def _summary(sweep: Sweep, owner: User, found: Sequence[ByState]) -> SweepSummar
             AxisOut(name=axis.name, path=axis.path, titles=axis.titles, numbers=axis.numbers)
             for axis in sweeps.axes_of(sweep)
         ],
+        visibility=sweep.visibility,
         created_at=sweep.created_at,
         started_at=min(begun, default=None),
         finished_at=max(ended, default=None) if state in TERMINAL_JOB_STATES else None,
