@@ -28,6 +28,7 @@ WORKDIR /srv/fadrm
 COPY docker/fadrm /usr/local/bin/fadrm
 COPY pyproject.toml LICENSE README.md ./
 COPY engine engine
+COPY fadrm fadrm
 COPY app app
 COPY worker worker
 

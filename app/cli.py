@@ -1,4 +1,4 @@
-"""`fadrm`: start a server, and speak to one. Exit codes: 0 done, 1 the job did not succeed, 2 wrong usage, 3 refused, 4 no answer.
+"""`fadrm`: start a server, and speak to one. Every error that was foreseen is a sentence, a hint, and one of EXIT_CODES.
 
 What a command needs is imported when it runs: `fadrm --help` answers at once.
 """
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from app import remote, remote_sweeps
+from app import remote, remote_results, remote_sweeps
 from app.settings import Settings, load, shown
 from app.trouble import CannotStart, ClientError, Unreachable
 
@@ -27,12 +27,20 @@ if TYPE_CHECKING:
     from app import up
 
 FAILED, REFUSED, NO_ANSWER = 1, 3, 4
+EXIT_CODES = {
+    0: "done",
+    1: "the job did not succeed, or this machine lacks something",
+    2: "wrong usage",
+    3: "refused: by the server, or because a file cannot be read",
+    4: "no answer from the server",
+    130: "interrupted: what was submitted goes on",
+}
 TOKEN_DAYS = 90
 app = typer.Typer(
     name="fadrm",
     help="Distil image data sets with FADRM. Begin with: fadrm up --demo",
+    epilog="Exit codes: " + "; ".join(f"{code} {told}" for code, told in EXIT_CODES.items()) + ".",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 tokens = typer.Typer(help="API tokens, straight in the database of this machine's server.", no_args_is_help=True)
@@ -157,12 +165,15 @@ def login(home: Home = None) -> None:
 
 
 @app.command("settings")
-def show_settings(home: Home = None) -> None:
+def show_settings(home: Home = None, as_json: remote.AsJson = False) -> None:
     """List every setting: its variable, value, where that comes from, and what it is for."""
+    if as_json:
+        return remote.print_json([setting._asdict() for setting in shown(_settings(home))])
     for setting in shown(_settings(home)):
         value = escape(setting.value) or "(empty)"
         out.print(f"[bold]{setting.variable}[/] = {value}   [dim]{setting.source}[/]", highlight=False, soft_wrap=True)
         out.print(f"    {escape(setting.help)}", highlight=False, soft_wrap=True)
+    return None
 
 
 @app.command("doctor")
@@ -193,6 +204,8 @@ def create_token(
     with _session(home) as session:
         _, plain = auth.api_token(session, local.user(session, user, role), name, days or None)
     out.print(plain, highlight=False, soft_wrap=True)
+    told = f"Good for the server whose home is {_settings(home).home}; another's: --home, or FADRM_HOME."
+    err.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 @tokens.command("list")
@@ -219,6 +232,7 @@ def revoke_token(token_id: Annotated[str, typer.Argument(metavar="ID")], home: H
 
 app.add_typer(tokens, name="token")
 app.add_typer(remote_sweeps.app, name="sweep")
+app.add_typer(remote_results.app, name="results")
 remote.register(app)
 
 

@@ -39,7 +39,7 @@ class Demo:
 
     def _show(self) -> None:
         from app import terminal
-        from app.client import Client
+        from fadrm import Client
 
         settings = self.server.settings
         connection = local.connect(settings, self.server.url)

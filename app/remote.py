@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
-from app.settings import load
-from app.trouble import ClientError, Refused, Unreachable
+from fadrm.errors import ClientError, Refused
 
 if TYPE_CHECKING:
-    from app.client import Client
-    from app.views import JobOut
+    from fadrm import Client, Job
 
-FAILED = 1
-DEEPEST = 20  # levels of a file that are searched for what is wrong; no spec has as many
+FAILED, INTERRUPTED = 1, 130
 out = Console()
 err = Console(stderr=True)
 
 Preset = Annotated[str | None, typer.Option(help="Name of a preset, instead of a file.")]
 SpecFile = Annotated[Path | None, typer.Argument(help="The job's spec, YAML or JSON.", exists=True, dir_okay=False)]
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, in the shape of the API.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,81 +37,135 @@ def submit(
     preset: Preset = None,
     name: Annotated[str | None, typer.Option(help="For people.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show it until it has ended.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Submit a job. Its id goes to stdout, the rest to stderr."""
-    body = body_of(file, preset) | ({"name": name} if name else {})
+    _one_of(file, preset)
     with connect() as client:
-        job = client.submit(body)
-        out.print(job.id, highlight=False)
-        err.print(f"{job.name}: {client.url}{job.urls['web']}", highlight=False, markup=False, soft_wrap=True)
+        job = client.submit(file, preset=preset, name=name)
+        if as_json and not wait:
+            print_json(job)
+        elif not as_json:
+            out.print(job.id, highlight=False)
+        err.print(f"{job.name}: {job.web}", highlight=False, markup=False, soft_wrap=True)
         if wait:
-            _watch(client, job)
+            _watch(client, job, as_json)
 
 
-def plan(file: SpecFile = None, preset: Preset = None) -> None:
+def plan(file: SpecFile = None, preset: Preset = None, as_json: AsJson = False) -> None:
     """Show what a job would do and cost. Nothing is stored."""
+    from app import terminal
+
+    _one_of(file, preset)
     with connect() as client:
-        planned = client.plan(body_of(file, preset))
-    table = Table("Step", "What", "State", title=escape(planned.name), title_justify="left")
-    for step in planned.steps:
-        table.add_row(str(step.kind), step.title, "found in the store" if step.cached else "to do")
-    out.print(table)
-    out.print_json(planned.estimate.model_dump_json())
-    for warning in planned.warnings:
-        out.print(f"[yellow]![/] {escape(warning)}", highlight=False)
+        planned = client.plan(file, preset=preset)
+    if as_json:
+        return print_json(planned)
+    terminal.show_plan(planned, out)
+    given = f"--preset {preset}" if preset else str(file)
+    return out.print(f"Submit it: fadrm submit {given}", highlight=False, markup=False, soft_wrap=True)
 
 
-def list_jobs(limit: Annotated[int, typer.Option(min=1, max=100)] = 20) -> None:
-    """List jobs, newest first."""
-    table = Table(Column("Id", no_wrap=True, min_width=32), "Name", "State", "Now")  # an id that is cut is no id
+def list_jobs(
+    state: Annotated[list[str] | None, typer.Option(help="Only in this state (may be given again).")] = None,
+    mine: Annotated[bool, typer.Option("--mine", help="Only mine.")] = False,
+    text: Annotated[str, typer.Option("--search", help="Only with this in the name.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first: one line a job."""
+    from app import terminal
+
     with connect() as client:
-        for job in client.jobs(limit=limit).data:
-            table.add_row(job.id, escape(job.name), job.state, escape(job.sentence))
-    out.print(table)
+        page = client.jobs(limit=limit, state=state, owner="me" if mine else None, q=text)
+    if as_json:
+        return print_json(page)
+    rows = [(job.id, job.state, f"{job.progress:.0%}", job.name, job.sentence) for job in page.data]
+    return terminal.print_table(out, ("Id", "State", "Done", "Name", "Now"), rows)
 
 
-def watch(job_id: JobId) -> None:
-    """Show a job until it has ended."""
+def watch(job_id: JobId, as_json: AsJson = False) -> None:
+    """Show a job until it has ended: bars and live numbers. --json: its events, a line each."""
     with connect() as client:
-        _watch(client, client.job(job_id))
+        _watch(client, client.job(job_id), as_json)
 
 
-def cancel(job_id: JobId) -> None:
+def logs(
+    job_id: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job has ended.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+) -> None:
+    """Print the log of a job."""
+    with connect() as client:
+        for line in client.log(job_id, follow=follow):
+            step = f"{line.step}: " if line.step else ""
+            told = f"{line.at:%Y-%m-%d %H:%M:%S}  {line.level:<7}  {step}{line.message}"
+            out.print(line.model_dump_json() if as_json else told, highlight=False, markup=False, soft_wrap=True)
+
+
+def spec(job_id: JobId, as_json: AsJson = False) -> None:
+    """Print the whole spec of a job as YAML, to be edited and submitted again."""
+    import yaml
+
+    with connect() as client:
+        found = client.spec(job_id)
+    text = yaml.safe_dump(found, sort_keys=False, allow_unicode=True).rstrip()
+    return print_json(found) if as_json else out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """Cancel a job."""
-    with connect() as client:
-        out.print(client.cancel(job_id).sentence, highlight=False, markup=False)
+    _control("cancel", job_id, as_json)
 
 
-def pause(job_id: JobId) -> None:
+def pause(job_id: JobId, as_json: AsJson = False) -> None:
     """Pause a job: what runs leaves a checkpoint, and its worker is free."""
-    with connect() as client:
-        out.print(client.pause(job_id).sentence, highlight=False, markup=False)
+    _control("pause", job_id, as_json)
 
 
-def resume(job_id: JobId) -> None:
+def resume(job_id: JobId, as_json: AsJson = False) -> None:
     """Let a paused job go on."""
-    with connect() as client:
-        out.print(client.resume(job_id).sentence, highlight=False, markup=False)
+    _control("resume", job_id, as_json)
 
 
-def retry(job_id: JobId) -> None:
+def retry(job_id: JobId, as_json: AsJson = False) -> None:
     """Try a failed or cancelled job again; its whole steps stay."""
+    _control("retry", job_id, as_json)
+
+
+def compare(
+    job_ids: Annotated[list[str], typer.Argument(help="Two jobs or more.", metavar="JOB JOB...")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare jobs: what differs in their specs, then their accuracies."""
+    from app import terminal
+
     with connect() as client:
-        out.print(client.retry(job_id).sentence, highlight=False, markup=False)
+        made = client.compare(*job_ids)
+    return print_json(made) if as_json else terminal.show_comparison(made, out)
 
 
 def download(
     job_id: JobId,
     folder: Annotated[Path, typer.Option("--to", help="Where to put the files.", file_okay=False)] = Path(),
     name: Annotated[list[str] | None, typer.Option(help="Only this file (may be given again).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Names, paths, sizes and hashes as JSON.")] = False,
 ) -> None:
     """Download what a job made, going on where an earlier download broke off; the SHA-256 is checked."""
     with connect() as client:
-        files = [file for file in client.artifacts(job_id).data if not name or file.name in name]
+        there = client.files(job_id).data
+        files = [file for file in there if not name or file.name in name]
         if not files:
-            raise ClientError(f"{job_id} has no such files.", "A job has files when it has succeeded.")
+            known = f"It has {', '.join(file.name for file in there)}." if there else "It has none before it succeeds."
+            raise ClientError(f"{job_id} has no such files.", known)
+        got = []
         for file in files:
-            out.print(str(client.download(job_id, file.name, folder)), highlight=False, soft_wrap=True)
+            path = str(_fetched(client, file, folder))
+            got.append({"name": file.name, "path": path, "size_bytes": file.size_bytes, "sha256": file.sha256})
+            if not as_json:
+                out.print(path, highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(got)
 
 
 def upload(
@@ -126,8 +176,8 @@ def upload(
 ) -> None:
     """Send images as a data set. What to write in a spec goes to stdout, the rest to stderr."""
     with connect() as client:
-        made = client.upload(archive, title or archive.stem[:80])
-    out.print(json.dumps({"source": "upload", "id": made.id}), highlight=False, soft_wrap=True)
+        made = client.upload(archive, title)
+    out.print(json.dumps(made.dataset), highlight=False, soft_wrap=True)
     images = f"{sum(made.train_per_class):,} images for training, {sum(made.test_per_class):,} for testing"
     err.print(f"{made.title}: {len(made.classes)} classes, {images}", highlight=False, markup=False, soft_wrap=True)
 
@@ -137,10 +187,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "plan": plan,
     "list": list_jobs,
     "watch": watch,
+    "logs": logs,
+    "spec": spec,
     "cancel": cancel,
     "pause": pause,
     "resume": resume,
     "retry": retry,
+    "compare": compare,
     "download": download,
     "upload": upload,
 }
@@ -159,62 +212,58 @@ def tell(console: Console, error: ClientError) -> None:
         console.print(f"  {error.hint}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _watch(client: Client, job: JobOut) -> None:
+def print_json(value: Any) -> None:
+    """An answer of the API on stdout."""
     from app import terminal
 
-    ended = terminal.follow(client, job.id, out)
-    terminal.show_outcome(client, ended, out)
+    terminal.print_json(out, value)
+
+
+def connect() -> Client:
+    """A client of the server that the environment names, or of this machine's."""
+    from fadrm import Client
+
+    return Client()
+
+
+def _one_of(file: Path | None, preset: str | None) -> None:
+    if (file is None) == (preset is None):
+        raise typer.BadParameter("give either a file or --preset")
+
+
+def _control(action: str, job_id: str, as_json: bool) -> None:
+    with connect() as client:
+        job = getattr(client, action)(job_id)
+    if as_json:
+        print_json(job)
+    else:
+        out.print(job.sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+def _watch(client: Client, job: Job, as_json: bool) -> None:
+    from app import terminal
+
+    try:
+        if as_json:
+            for event in job.events():
+                out.print(event.model_dump_json(), highlight=False, markup=False, soft_wrap=True)
+            ended = job.refresh()
+        else:
+            ended = terminal.follow(client, job.id, out)
+            terminal.show_outcome(client, ended, out)
+    except KeyboardInterrupt:
+        err.print(f"The job goes on: fadrm watch {job.id} shows it again.", highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
     if ended.state != "succeeded":
         raise typer.Exit(FAILED)
 
 
-def body_of(file: Path | None, preset: str | None) -> dict[str, Any]:
-    """What is sent: a preset's name, or a file that holds a spec or a whole request."""
-    import yaml
+def _fetched(client: Client, file: Any, folder: Path) -> Path:
+    """A file, with a bar where somebody sees it."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    if (file is None) == (preset is None):
-        raise typer.BadParameter("give either a file or --preset")
-    if file is None:
-        return {"preset": preset}
-    try:
-        value = json.loads(file.read_text()) if file.suffix == ".json" else yaml.safe_load(file.read_text())
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ClientError(f"{file} cannot be read: {error}", "It should be a spec as YAML or JSON.") from error
-    if not isinstance(value, dict):
-        raise ClientError(f"{file} holds no spec.", "It should be a mapping of fields to values.")
-    _check_json(value, file)
-    return value if {"spec", "preset"} & value.keys() else {"spec": value}
-
-
-def _check_json(value: dict[Any, Any], file: Path) -> None:
-    """Raises ClientError when a file holds what JSON cannot say: YAML has dates, sets, and numbers that are none."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        place = next(_odd_places(value), "")
-        where = f" at {place}" if place else f": {error}"
-        hint = "Write text and dates in quotes, and numbers as digits."
-        raise ClientError(f"{file} holds what a spec cannot hold{where}.", hint) from error
-
-
-def _odd_places(value: Any, place: str = "", depth: int = 0) -> Iterator[str]:
-    """Where values are that JSON does not have, as pointers with the value."""
-    if isinstance(value, dict | list):
-        inside = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, inner in inside if depth < DEEPEST else ():
-            yield from _odd_places(inner, f"{place}/{key}", depth + 1)
-    elif not isinstance(value, str | int | None) and not (isinstance(value, float) and math.isfinite(value)):
-        yield f"{place} ({value})"
-
-
-def connect() -> Client:
-    from app import local
-    from app.client import Client
-
-    settings = load()
-    known = local.read_connection(settings.home.expanduser())
-    url = settings.url or (known.url if known else "")
-    token = settings.token.get_secret_value() or (known.token if known and url == known.url else "")
-    if not url:
-        raise Unreachable("There is no server to ask.", "Start one with `fadrm up`, or set FADRM_URL and FADRM_TOKEN.")
-    return Client(url, token)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(file.name, total=file.size_bytes)
+        path: Path = client.fetch(file, folder, lambda have: bar.update(task, completed=have))
+        return path

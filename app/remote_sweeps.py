@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Column, Table
 
-from app.remote import FAILED, body_of, connect, err, out
+from app.remote import FAILED, AsJson, connect, err, out, print_json
 
 if TYPE_CHECKING:
-    from app.views import SweepOut
-    from app.views.sweeps import CellScore
+    from fadrm.models import Cell, CellScore
+    from fadrm.sweeps import Sweep
 
 app = typer.Typer(help="Many jobs by one request: what varies, and what came of it.", no_args_is_help=True)
 SweepFile = Annotated[
@@ -22,52 +20,63 @@ SweepFile = Annotated[
 SweepId = Annotated[str, typer.Argument(help="The sweep's id.", metavar="SWEEP")]
 Student = Annotated[str, typer.Option(help="Whose accuracies; by default of each job the first student's.")]
 Labels = Annotated[str, typer.Option(help="soft or hard; by default the first.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @app.command()
 def submit(
     file: SweepFile,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all jobs have ended, then show the table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Submit a sweep: all of its jobs, or none. Its id goes to stdout, the rest to stderr."""
     with connect() as client:
-        sweep = client.submit_sweep(body_of(file, None))
-        out.print(sweep.id, highlight=False)
-        told = f"{sweep.name}, {sweep.total} jobs: {client.url}{sweep.urls['web']}"
-        err.print(told, highlight=False, markup=False, soft_wrap=True)
+        sweep = client.submit_sweep(file)
+        err.print(f"{sweep.name}, {sweep.total} jobs: {sweep.web}", highlight=False, markup=False, soft_wrap=True)
+        if not as_json:
+            out.print(sweep.id, highlight=False)
         if wait:
-            ended = client.wait_for_sweep(sweep.id)
-            _show(ended)
-            raise typer.Exit(0 if ended.state == "succeeded" else FAILED)
+            sweep = sweep.wait()
+        if as_json:
+            print_json(sweep)
+        elif wait:
+            _show(sweep)
+        raise typer.Exit(FAILED if wait and sweep.state != "succeeded" else 0)
 
 
 @app.command()
-def plan(file: SweepFile) -> None:
+def plan(file: SweepFile, as_json: AsJson = False) -> None:
     """Show how many jobs a sweep makes, and what they cost together. Nothing is stored."""
+    from app import terminal
+
     with connect() as client:
-        planned = client.plan_sweep(body_of(file, None))
-    table = Table("Job", "Steps", "Of these new", title=escape(planned.name), title_justify="left")
-    for job in planned.jobs:
-        cell = ", ".join(f"{axis} {title}" for axis, title in job.values.items())
-        table.add_row(escape(cell), str(job.steps), str(job.new_steps))
-    out.print(table)
+        planned = client.plan_sweep(file)
+    if as_json:
+        return print_json(planned)
+    rows = [
+        (", ".join(f"{axis} {title}" for axis, title in job.values.items()), str(job.steps), str(job.new_steps))
+        for job in planned.jobs
+    ]
+    terminal.print_table(out, ("Job", "Steps", "Of these new"), rows, planned.name)
     told = f"{planned.steps} steps, {planned.cached} of them in the store; {planned.shared} more without sharing."
     out.print(told, highlight=False)
-    out.print_json(planned.estimate.model_dump_json())
-    for warning in planned.warnings:
-        out.print(f"[yellow]![/] {escape(warning)}", highlight=False)
+    out.print(terminal.cost(planned.estimate, planned.steps - planned.cached, planned.steps), highlight=False)
+    return terminal.warn(planned.warnings, out)
 
 
 @app.command("list")
-def list_sweeps(limit: Annotated[int, typer.Option(min=1, max=100)] = 20) -> None:
-    """List sweeps, newest first."""
-    table = Table(Column("Id", no_wrap=True, min_width=32), "Name", "State", "Jobs ended", "What varies")
+def list_sweeps(limit: Annotated[int, typer.Option(min=1, max=100)] = 20, as_json: AsJson = False) -> None:
+    """List sweeps, newest first: one line a sweep."""
+    from app import terminal
+
     with connect() as client:
-        for sweep in client.sweeps(limit=limit).data:
-            axes = ", ".join(axis.name for axis in sweep.axes)
-            table.add_row(sweep.id, escape(sweep.name), sweep.state, f"{sweep.ended} of {sweep.total}", escape(axes))
-    out.print(table)
+        page = client.sweeps(limit=limit)
+    if as_json:
+        return print_json(page)
+    rows = [
+        (one.id, one.state, f"{one.ended} of {one.total}", one.name, ", ".join(axis.name for axis in one.axes))
+        for one in page.data
+    ]
+    return terminal.print_table(out, ("Id", "State", "Jobs ended", "Name", "What varies"), rows)
 
 
 @app.command()
@@ -76,35 +85,42 @@ def show(sweep_id: SweepId, student: Student = "", labels: Labels = "", as_json:
     with connect() as client:
         made = client.sweep_table(sweep_id, student=student, labels=labels)  # refuses a student that no job has
         if as_json:
-            out.print_json(made.model_dump_json())
+            print_json(made)
         else:
             _show(client.sweep(sweep_id), student, labels)
 
 
 @app.command()
-def cancel(sweep_id: SweepId) -> None:
+def cancel(sweep_id: SweepId, as_json: AsJson = False) -> None:
     """Cancel all jobs of a sweep that have not ended."""
     from app.views.sweeps import tally
 
     with connect() as client:
-        out.print(tally(client.cancel_sweep(sweep_id).jobs), highlight=False)
+        ended = client.cancel_sweep(sweep_id)
+    return print_json(ended) if as_json else out.print(tally(ended.jobs), highlight=False)
 
 
-def _show(sweep: SweepOut, student: str = "", labels: str = "") -> None:
+def _show(sweep: Sweep, student: str = "", labels: str = "") -> None:
     """A line a job; of each subject the last epoch with its spread, and the best epoch behind a stroke."""
-    from app.views.sweeps import chosen, tally
+    from app import terminal
+    from app.views.sweeps import tally
 
     labels = labels or next(iter(sweep.labels), "")
-    title = f"{sweep.name}: top-1 on the real test set, last epoch / best epoch, %"
-    table = Table(title=escape(title), title_justify="left")
-    for name in (*(axis.name for axis in sweep.axes), "State", *sweep.subjects):
-        table.add_column(escape(name))
+    head = (*(axis.name for axis in sweep.axes), "State", *sweep.subjects)
+    rows = []
     for cell in sweep.cells:
-        found = chosen(cell, student, labels)
+        found = _chosen(cell, student, labels)
         scores = [_text(found[subject]) if subject in found else "–" for subject in sweep.subjects]
-        table.add_row(*map(escape, cell.values.values()), cell.state, *scores)
-    out.print(table)
+        rows.append((*cell.values.values(), cell.state, *scores))
+    title = f"{sweep.name}: top-1 on the real test set, last epoch / best epoch, %"
+    terminal.print_table(out, head, rows, title)
     out.print(tally(sweep.jobs), highlight=False)
+
+
+def _chosen(cell: Cell, student: str, labels: str) -> dict[str, CellScore]:
+    """Subject -> score by one student; by default the first that the job names."""
+    asked = student or next((score.student for score in cell.scores), "")
+    return {score.subject: score for score in cell.scores if (score.student, score.labels) == (asked, labels)}
 
 
 def _text(score: CellScore) -> str:

@@ -1,123 +1,123 @@
-"""How jobs look in a terminal: progress while they run, the score card when they are done."""
+"""How plans, jobs and comparisons look in a terminal. A table never wraps: in a terminal long cells end in an ellipsis."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from app.client import Client
-from app.views import EventOut, JobOut, ResultsOut
-from app.views.results import RowOut
-from app.views.sentences import duration
-from app.views.stages import StageOut
 from engine.networks import network_title
+from fadrm import Client, Job
+from fadrm.comparison import Comparison
+from fadrm.models import Estimate, Plan, PlannedStep, Results, Row
+from fadrm.notebook import number, spread
+from fadrm.progress import duration, follow
 
-LOOK_S = 0.4  # between two looks at the job while its events come in
-MARKS = {"succeeded": "✔", "failed": "✘", "cancelled": "–", "running": "▸"}
-
-
-def follow(client: Client, job_id: str, console: Console) -> JobOut:
-    """Show a job until it has ended: bars in a terminal, lines elsewhere. Returns how it ended."""
-    job = client.job(job_id)
-    view: _Bars | _Lines = _Bars(console) if console.is_terminal else _Lines(console)
-    with view:
-        view.show(job)
-        seen = time.monotonic()
-        first_preview = _FirstPreview(console)
-        for event in client.events(job_id):
-            first_preview.hear(event)
-            if time.monotonic() - seen > LOOK_S:
-                view.show(client.job(job_id))
-                seen = time.monotonic()
-        job = client.job(job_id)
-        view.show(job)
-    return job
+__all__ = [
+    "cost",
+    "follow",
+    "print_json",
+    "print_table",
+    "score_card",
+    "show_comparison",
+    "show_outcome",
+    "show_plan",
+    "size",
+    "warn",
+]
+WIDE = 10_000  # columns of what is no terminal: nothing is cut there
 
 
-@dataclass(slots=True)
-class _FirstPreview:
-    """Says once when the first images could be seen."""
-
-    console: Console
-    _begun: EventOut | None = None
-    _done: bool = False
-
-    def hear(self, event: EventOut) -> None:
-        if self._begun is None:
-            self._begun = event
-        if event.kind == "preview" and not self._done:
-            self._done = True
-            seconds = (event.at - self._begun.at).total_seconds()
-            self.console.print(f"  First images after {seconds:.0f} s: see the job's page.", highlight=False)
+def print_json(console: Console, value: Any) -> None:
+    """An answer of the API as JSON, with nothing around it."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    console.print(json.dumps(plain, indent=2, ensure_ascii=False), highlight=False, markup=False, soft_wrap=True)
 
 
-class _Bars:
-    """One bar a kind of step, drawn anew in place."""
-
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.fields[mark]} {task.description:<10}"),
-            BarColumn(bar_width=32),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[note]}", style="dim"),
-            console=console,
-        )
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> None:
-        self._progress.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, job: JobOut) -> None:
-        for stage in job.stages:
-            if stage.kind not in self._tasks:
-                self._tasks[stage.kind] = self._progress.add_task(stage.title, total=1.0, mark=" ", note="")
-            self._progress.update(
-                self._tasks[stage.kind],
-                completed=stage.progress,
-                mark=MARKS.get(stage.state, " "),
-                note=_note(stage),
-            )
+def print_table(console: Console, head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """A line a row, whatever the width. The first column, ids and names, is never cut."""
+    cells = [[escape(cell) for cell in row] for row in rows]
+    longest = max((len(row[0]) for row in cells), default=0)
+    first, *others = head
+    columns = [Column(first, no_wrap=True, min_width=longest)]
+    columns += [Column(name, no_wrap=True, overflow="ellipsis") for name in others]
+    table = Table(*columns, box=None, pad_edge=False, title=escape(title) or None, title_justify="left")
+    for row in cells:
+        table.add_row(*row)
+    console.print(table, width=None if console.is_terminal else WIDE, crop=console.is_terminal, highlight=False)
 
 
-@dataclass(slots=True)
-class _Lines:
-    """A line whenever a kind of step begins or ends: for logs and pipes."""
-
-    console: Console
-    _states: dict[str, str] = field(default_factory=dict)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def show(self, job: JobOut) -> None:
-        for stage in job.stages:
-            if stage.state != self._states.get(stage.kind) and stage.state in MARKS:
-                self.console.print(f"{MARKS[stage.state]} {stage.title:<10} {_note(stage)}", highlight=False)
-            self._states[stage.kind] = stage.state
+def show_plan(plan: Plan, console: Console) -> None:
+    """What a job would do, a line a kind of step; what it costs; what to mind."""
+    stages = [(kind, list(steps)) for kind, steps in groupby(plan.steps, key=lambda step: step.kind)]
+    rows = [(kind, str(len(steps)), _left(steps), _titles(steps)) for kind, steps in stages]
+    print_table(console, ("Kind", "Steps", "State", "What"), rows, plan.name)
+    console.print(cost(plan.estimate, sum(not step.cached for step in plan.steps), len(plan.steps)), highlight=False)
+    warn(plan.warnings, console)
 
 
-def _note(stage: StageOut) -> str:
-    steps = f"{stage.whole} of {stage.steps}" if stage.steps > 1 else stage.state
-    if stage.cached:
+def cost(estimate: Estimate, left: int, steps: int) -> str:
+    """What is left to do, in a sentence."""
+    if not left:
+        return f"All {steps} steps are in the store already: it takes no time."
+    times = " or ".join(f"{duration(seconds)} on a {device.upper()}" for device, seconds in estimate.seconds.items())
+    return f"{left} of {steps} steps are to do: roughly {times}, one worker; {size(estimate.size_bytes)} on disk."
+
+
+def warn(warnings: Iterable[str], console: Console) -> None:
+    """What can be done, and is hardly wanted."""
+    for warning in warnings:
+        console.print(f"[yellow]![/] {escape(warning)}", highlight=False, soft_wrap=True)
+
+
+def size(size_bytes: float) -> str:
+    """`10.3 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
+
+
+def _left(steps: Sequence[PlannedStep]) -> str:
+    cached = sum(step.cached for step in steps)
+    if cached == len(steps):
         return "found in the store"
-    if stage.state == "succeeded" and stage.seconds is not None:
-        return f"{stage.steps} steps, {stage.seconds:.1f} s" if stage.steps > 1 else f"{stage.seconds:.1f} s"
-    return steps
+    return f"{len(steps) - cached} to do" if cached else "to do"
 
 
-def show_outcome(client: Client, job: JobOut, console: Console, path_of: Callable[[str], str] = lambda _: "") -> None:
+def _titles(steps: Sequence[PlannedStep]) -> str:
+    more = f", and {len(steps) - 1} more" if len(steps) > 1 else ""
+    return steps[0].title + more
+
+
+def show_comparison(made: Comparison, console: Console) -> None:
+    """What differs in the specs first, then what came of it."""
+    names = [f"{chr(ord('A') + place)}" for place in range(len(made.jobs))]
+    for name, job in zip(names, made.jobs, strict=True):
+        console.print(f"{name}  {job.id}  {job.state:<9}  {escape(job.name)}", highlight=False, soft_wrap=True)
+    fields = [(one.pointer, *(_value(value) for value in one.values)) for one in made.differences]
+    console.print()
+    print_table(console, ("What differs", *names), fields or [("nothing", *("" for _ in names))])
+    scores = [
+        (f"{one.title}, {network_title(one.student)}, {one.labels}", *(spread(row) if row else "–" for row in one.rows))
+        for one in made.scores
+    ]
+    console.print()
+    print_table(console, ("Top-1, last epoch, %", *names), scores)
+
+
+def _value(value: Any) -> str:
+    return "–" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def show_outcome(client: Client, job: Job, console: Console, path_of: Callable[[str], str] = lambda _: "") -> None:
     """What there is to say at the end: the score card and the downloads, or what went wrong."""
     if job.state != "succeeded":
         console.print(f"[bold red]✘ {job.state}[/]: {escape(job.sentence)}", highlight=False)
@@ -134,16 +134,16 @@ def show_outcome(client: Client, job: JobOut, console: Console, path_of: Callabl
     for sentence in results.verdicts:
         console.print(sentence, highlight=False, markup=False)
     console.print()
-    for file in client.artifacts(job.id).data:
+    for file in client.files(job.id).data:
         if "/" not in file.name:
-            size = f"{file.size_bytes / 1e6:.1f} MB"
-            console.print(f"Download  {client.url}{file.url}  ({size})", highlight=False, soft_wrap=True)
+            told = f"Download  {client.url}{file.url}  ({size(file.size_bytes)})"
+            console.print(told, highlight=False, soft_wrap=True)
             if path := path_of(file.name):
                 console.print(f"          {path}", highlight=False, soft_wrap=True)
-    console.print(f"Page      {client.url}{job.urls['web']}", highlight=False, soft_wrap=True)
+    console.print(f"Page      {job.web}", highlight=False, soft_wrap=True)
 
 
-def score_card(results: ResultsOut) -> Table:
+def score_card(results: Results) -> Table:
     """The accuracies on real test images, with their spread over the runs."""
     table = Table(title="Top-1 accuracy on the real test set, %", title_justify="left")
     table.add_column("Images", no_wrap=True)
@@ -153,21 +153,11 @@ def score_card(results: ResultsOut) -> Table:
         table.add_column(name, justify="right")
     several = len({row.ipc for row in results.rows}) > 1
     for row in results.rows:
-        table.add_row(
-            f"{row.title}, {row.ipc} a class" if several else row.title,
-            network_title(row.student),
-            row.labels,
-            f"{row.n}/{row.planned}",
-            _spread(row),
-            _number(row.best_mean),
-        )
+        table.add_row(*_score_line(row, several))
     return table
 
 
-def _spread(row: RowOut) -> str:
-    mean = _number(row.mean)
-    return mean if row.std is None else f"{mean} ± {row.std:.1f}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+def _score_line(row: Row, several: bool) -> tuple[str, ...]:
+    title = f"{row.title}, {row.ipc} a class" if several else row.title
+    runs = f"{row.n}/{row.planned}"
+    return title, network_title(row.student), row.labels, runs, spread(row), number(row.best_mean)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("app", "engine", "worker")
+ROOMS = ("app", "engine", "fadrm", "worker")
 TORCH_FREE = frozenset(
     {
         "engine.spec",
@@ -33,6 +33,7 @@ TORCH_FREE = frozenset(
         "engine.methods",
     }
 )
+OWN_TORCH = "fadrm.torch_set"  # the client's data set, for those who have torch
 CONVERTER = "engine.convert"  # people run it by hand, on files that they trust
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
@@ -64,6 +65,10 @@ def test_each_room_knows_only_the_one_below_it(path: Path) -> None:
         forbidden = {name for name in _imports(path) if _within(name, frozenset({"app", "worker"}))}
         if _within(_name(path), TORCH_FREE):
             forbidden |= {name for name in _imports(path) if _within(name, frozenset({"torch", "torchvision"}))}
+    elif room == "fadrm":
+        forbidden = {name for name in _imports(path) if _within(name, frozenset({"app", "engine", "worker"}))}
+        if _name(path) != OWN_TORCH:
+            forbidden |= {name for name in _imports(path) if _within(name, frozenset({"torch", "torchvision"}))}
     else:
         above = frozenset({"torch", "torchvision"} | ({"worker"} if room == "app" else set()))
         forbidden = {name for name in _imports(path) if _within(name, above)}
@@ -72,7 +77,11 @@ def test_each_room_knows_only_the_one_below_it(path: Path) -> None:
 
 
 def test_the_service_can_be_imported_where_there_is_no_torch() -> None:
-    modules = [name for name in map(_name, SOURCES) if not name.startswith("engine") or _within(name, TORCH_FREE)]
+    modules = [
+        name
+        for name in map(_name, SOURCES)
+        if (not name.startswith("engine") or _within(name, TORCH_FREE)) and name != OWN_TORCH
+    ]
     program = "import sys, importlib; sys.modules.update(torch=None, torchvision=None)\n"
     program += "".join(f"importlib.import_module({name!r})\n" for name in modules if not name.endswith("__main__"))
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -15,10 +15,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from app import cli, local, terminal, up
-from app.client import Client
 from app.main import create_app, server
 from app.redis_server import write_private
 from app.settings import Settings
+from fadrm import Client
 from tests.app.archives import archive
 from tests.app.world import Person, World, chain, damage, spec_body
 

@@ -11,8 +11,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app.client import Client
-from app.trouble import ClientError, Damaged, Refused, Unreachable
+from fadrm import Client, ClientError, Damaged, Refused, Unreachable
 from tests.app.world import Person, World, chain, spec_body
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -85,7 +84,7 @@ def test_a_file_is_downloaded_and_checked(remote: Client, world: World, owner: P
 def test_a_download_goes_on_where_it_broke_off(remote: Client, world: World, owner: Person, tmp_path: Path) -> None:
     job = world.submit(owner, chain("d"))
     world.work()
-    (file,) = [one for one in remote.artifacts(job.id).data if one.name.endswith(".zip")]
+    (file,) = [one for one in remote.files(job.id).data if one.name.endswith(".zip")]
     content = bytes(range(256)) * 40
     (tmp_path / f".{file.name}.{file.sha256[:12]}.part").write_bytes(content[:1000])
     asked: list[str] = []
@@ -105,7 +104,7 @@ def test_a_download_goes_on_where_it_broke_off(remote: Client, world: World, own
 def test_a_damaged_download_is_not_kept(remote: Client, world: World, owner: Person, tmp_path: Path) -> None:
     job = world.submit(owner, chain("d"))
     world.work()
-    (file,) = [one for one in remote.artifacts(job.id).data if one.name.endswith(".zip")]
+    (file,) = [one for one in remote.files(job.id).data if one.name.endswith(".zip")]
     (tmp_path / f".{file.name}.{file.sha256[:12]}.part").write_bytes(b"x" * 1000)
     with pytest.raises(Damaged):
         remote.download(job.id, file.name, tmp_path)

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 from app import cli
-from app.client import Client
+from fadrm import Client
 from tests.app.test_cli import Run, run, served  # noqa: F401 - fixtures
-from tests.app.test_client import remote  # noqa: F401 - a fixture
 from tests.app.test_sweeps import ALPHA, body
 from tests.app.world import World
+from tests.app.test_client import remote  # noqa: F401 - a fixture
 
 
 def test_a_sweep_from_submission_to_table(served: World, run: Run, tmp_path: Path) -> None:  # noqa: F811
