@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from engine import arrays
 from engine.datasets import Statistics, held_back_count
 from engine.models import build, frozen
+from engine.precision import Precision, cast, prepared
 from engine.randomness import generator
 
 RESIDENT_SHARE = 0.3  # of a GPU's free memory that a data set may take
@@ -105,17 +106,20 @@ def batch_of(images: Tensor, indices: Tensor, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def teacher(folder: Path, device: torch.device) -> nn.Module:
-    """The network of a whole `teach` step, frozen and in eval mode. Shared by all who ask: leave its state as it is."""
+def teacher(folder: Path, device: torch.device, precision: Precision = "fp32") -> nn.Module:
+    """The network of a whole `teach` step, frozen and in eval mode, for passes in that precision.
+
+    Shared by all who ask: leave its state as it is.
+    """
     facts = teacher_facts(folder)
     model = build(facts["network"], num_classes=len(facts["classes"]), resolution=facts["resolution"])
     model.load_state_dict(load_file(folder / "weights.safetensors"))
-    return frozen(model).to(device).to(memory_format=torch.channels_last)
+    return cast(prepared(frozen(model), device), precision)
 
 
-def teachers(folders: Sequence[Path], device: torch.device) -> list[nn.Module]:
+def teachers(folders: Sequence[Path], device: torch.device, precision: Precision = "fp32") -> list[nn.Module]:
     """The networks of several `teach` steps, in order."""
-    return [teacher(folder, device) for folder in folders]
+    return [teacher(folder, device, precision) for folder in folders]
 
 
 def teacher_facts(folder: Path) -> dict[str, Any]:

@@ -1,28 +1,29 @@
 """How exactly a forward pass computes. Statistics, losses and images stay fp32 in every case."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def precision_for(wish: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Precision:
-    """What "auto" means on this device: bf16 where its matrix units take it, else fp32."""
+    """What "auto" means on this device: bf16 where it multiplies that faster, else fp32."""
     if wish != "auto":
         return wish
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    return "bf16" if _has_amx(device) else "fp32"
+    return "bf16" if device.type == "cpu" and multiplies_bf16() else "fp32"
 
 
-def _has_amx(device: torch.device) -> bool:
-    """Whether this is a CPU with matrix units."""
-    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+def multiplies_bf16() -> bool:
+    """Whether this machine's CPU has instructions for products of bf16: AMX, or AVX512-bf16."""
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
 
 
 @contextmanager
@@ -36,13 +37,47 @@ def computing(precision: Precision, device: torch.device) -> Iterator[None]:
         yield
 
 
-def training_layout(device: torch.device, precision: Precision) -> torch.memory_format:
-    """The order of a map's values that trains fastest: channels last on a GPU, and in bf16 on a CPU with matrix units.
+class _Exact(nn.Conv2d):
+    """A convolution that computes in fp32 whatever surrounds it, and answers in the type that it was given."""
 
-    Measured with ten images of 32 px: 21.4 -> 15.6 ms a step on AMX; a CPU without it is slower by channels last.
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float()).to(input.dtype)
+
+
+def training_layout(device: torch.device, precision: Precision) -> torch.memory_format:
+    """The order of a map's values that trains fastest: channels last, but for exact numbers on a CPU.
+
+    There torch's own order is as fast for wide networks, and adds up as the authors' code does.
     """
-    last = device.type == "cuda" or (precision == "bf16" and _has_amx(device))
-    return torch.channels_last if last else torch.contiguous_format
+    exact = device.type == "cpu" and precision == "fp32"
+    return torch.contiguous_format if exact else torch.channels_last
+
+
+def prepared(model: nn.Module, device: torch.device, layout: torch.memory_format = torch.channels_last) -> nn.Module:
+    """The same model on the device, its weights in that layout, without what would slow it down there.
+
+    On a CPU, convolutions that are depthwise and strided compute in fp32: their gradient in bf16 takes a hundred times
+    as long (measured: benchmarks/NOTES.md).
+    """
+    for layer in model.modules():
+        if device.type == "cpu" and type(layer) is nn.Conv2d and layer.groups > 1 and layer.stride != (1, 1):
+            layer.__class__ = _Exact
+    return model.to(device).to(memory_format=layout)
+
+
+def cast(model: nn.Module, precision: Precision) -> nn.Module:
+    """A frozen model for passes in one precision: its products' weights are cast here, not again in every pass.
+
+    The same numbers as under autocast alone, and a copy of the weights, unless there is nothing to cast.
+    """
+    if precision == "fp32":
+        return model
+    copied = copy.deepcopy(model)
+    for layer in copied.modules():
+        if type(layer) in (nn.Conv2d, nn.Linear):
+            layer.to(DTYPES[precision])
+    return copied
 
 
 def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:

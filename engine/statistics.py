@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 ROWS = 8192  # pixels that one sum runs over on a CPU, which adds them one by one in fp32
 TINY = 1e-30  # below this a squared distance counts as none, so that its root has a gradient
@@ -173,10 +174,9 @@ class ChannelStatistics(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         features, mean = ctx.saved_tensors
         count = features.numel() // len(mean)
-        by_mean, by_var = grads
-        offset = torch.addcmul(by_mean, mean, by_var, value=-2) / count
-        gradient = torch.addcmul(offset[:, None, None], features, by_var[:, None, None], value=2 / count)
-        return gradient.to(features.dtype)
+        by_mean, by_var = (grad / count for grad in grads)
+        # by_mean + 2 by_var (x - mean), as batch norm computes it: one pass, in fp32 inside, over features of any type
+        return F.batch_norm(features, mean, torch.ones_like(mean), 2 * by_var, by_mean, eps=0.0)
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from engine.precision import (
     Precision,
     computing,
     gradient_scaler,
+    prepared,
     restore_scaler,
     scaler_state,
     training_layout,
@@ -50,7 +51,8 @@ class Student:
 
     def __init__(self, model: nn.Module, recipe: StudentRecipe, *, device: torch.device, seed: int = 0) -> None:
         """seed: of the network's own randomness (dropout); what it is shown is decided by the plan."""
-        self.model = model.to(device).to(memory_format=training_layout(device, recipe.precision))
+        self._layout = training_layout(device, recipe.precision)
+        self.model = prepared(model, device, self._layout)
         self.recipe = recipe
         self.epoch = 0  # epochs done
         self._device, self._seed = device, seed
@@ -84,9 +86,7 @@ class Student:
         self._optimizer.zero_grad()
         for part in parts:
             with computing(self.recipe.precision, self._device):
-                logits = self.model(
-                    inputs[part].contiguous(memory_format=training_layout(self._device, self.recipe.precision))
-                )
+                logits = self.model(inputs[part].contiguous(memory_format=self._layout))
             loss = criterion(logits, slice(positions.start + part.start, positions.start + part.stop))
             torch.autograd.backward(self._scaler.scale(loss / len(parts)))
             losses.append(loss.detach())

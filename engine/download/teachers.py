@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.models import build, frozen
+from engine.precision import prepared
 
 DTYPES = {
     "F64": torch.float64,
@@ -30,7 +31,7 @@ def teachers(facts: dict[str, Any], folder: Path, device: torch.device) -> list[
     for index, teacher in enumerate(facts["teachers"]):
         model = build(teacher["network"], num_classes=len(facts["classes"]), resolution=facts["resolution"])
         model.load_state_dict(read(folder / f"{index}.safetensors"))
-        found.append(frozen(model).to(device).to(memory_format=torch.channels_last))
+        found.append(prepared(frozen(model), device))
     return found
 
 

@@ -161,15 +161,16 @@ def _soft_labels(context: Context[EvaluateParams], data: RealData, images: Tenso
 def label_maker(context: Context[Any], data: RealData, images: Tensor) -> LabelMaker:
     """The step's teachers, who label (N, 3, S, S) images as they are shown."""
     params, plan = context.params, context.params.plan
+    precision = devices.resolve(params.precision, context.device)
     return LabelMaker(
-        teachers=teachers(context.folders("teacher"), context.device),
+        teachers=teachers(context.folders("teacher"), context.device, precision),
         images=images,
         draw=partial(drawn, plan, len(images), side=data.resolution, seed=params.seed, flip=params.flip),
         batch_size=plan.batch_size,
         pool=stored_epochs(plan),
         batch_norm=plan.statistics,
         statistics=data.statistics,
-        precision=devices.resolve(params.precision, context.device),
+        precision=precision,
         device=context.device,
         seed=params.seed,
     )

@@ -140,15 +140,16 @@ class _Shard:
     def begin(cls, context: Context[RecoverParams]) -> Self:
         """The shard before its first iteration."""
         params, data = context.params, real_data(context.folder("data"))
+        precision = devices.resolve(params.precision, context.device)
         count, side = params.ipc_stop - params.ipc_start, data.resolution
         images = arrays.create(context.out / "images.npy", (count, data.num_classes, 3, side, side), torch.uint8)
         return cls(
             context=context,
             data=data,
-            teachers=teachers(context.folders("teacher"), context.device),
+            teachers=teachers(context.folders("teacher"), context.device, precision),
             observed=[Observed.read(folder, context.device) for folder in context.folders("observed")],
             recipe=params.recipe,
-            precision=devices.resolve(params.precision, context.device),
+            precision=precision,
             sources=images_of([context.folder("patches")]) if params.recipe.start == "patches" else None,
             images=images.view(-1, 3, side, side),
             blocks=[

@@ -64,6 +64,7 @@ class _Labelling:
     def begin(cls, context: Context[RelabelParams], found: Checkpoint | None) -> Self:
         """Before the first epoch, or where a checkpoint was taken."""
         data = real_data(context.folder("data"))
+        precision = devices.resolve(context.params.precision, context.device)
         images = fitted(images_of(context.folders("images"))[: context.params.take].flatten(0, 1), context.device)
         folder = context.checkpoints.large_files()
         shapes = _shapes(len(images), data.num_classes, context.params.labels)
@@ -72,8 +73,8 @@ class _Labelling:
             device=context.device,
             data=data,
             images=images,
-            teachers=teachers(context.folders("teacher"), context.device),
-            precision=devices.resolve(context.params.precision, context.device),
+            teachers=teachers(context.folders("teacher"), context.device, precision),
+            precision=precision,
             folder=folder,
             arrays={
                 name: opened_array(folder / f"{name}.npy", shape, dtype, going_on=found is not None)

@@ -29,7 +29,7 @@ from engine.models import build
 from engine.networks import NETWORKS
 from engine.params import TeachParams
 from engine.pixels import normalised
-from engine.precision import Precision, computing, gradient_scaler, restore_scaler, scaler_state
+from engine.precision import Precision, computing, gradient_scaler, prepared, restore_scaler, scaler_state
 from engine.randomness import generator, repeatable, seed_of
 from engine.schedule import cosine_lr
 from engine.spec import TORCHVISION, TRAINED, Teacher
@@ -140,16 +140,13 @@ class _Training:
         data, teacher = real_data(folder), params.teacher
         if len(data.train) < 2:
             raise DatasetInvalid("One training image teaches nothing.", hint="Add images.")
-        model = (
-            build(
-                teacher.network,
-                num_classes=data.num_classes,
-                resolution=data.resolution,
-                seed=seed_of(teacher.seed, "teach"),
-            )
-            .to(device)
-            .to(memory_format=torch.channels_last)
+        fresh = build(
+            teacher.network,
+            num_classes=data.num_classes,
+            resolution=data.resolution,
+            seed=seed_of(teacher.seed, "teach"),
         )
+        model = prepared(fresh, device)
         precision = devices.resolve(params.precision, device)
         return cls(
             teacher=teacher,

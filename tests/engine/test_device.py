@@ -34,11 +34,6 @@ def test_a_wish_is_a_command(wish: str) -> None:
     assert devices.resolve(wish, CPU) == wish  # type: ignore[arg-type]
 
 
-def test_auto_on_a_cpu_is_bf16_only_with_matrix_units() -> None:
-    expected = "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
-    assert devices.resolve("auto", CPU) == expected
-
-
 def test_the_environment_names_versions_and_machine() -> None:
     found = devices.environment(CPU)
     assert found["torch"] == torch.__version__ and found["device"] == "cpu"
