@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Form, Request
 from starlette.datastructures import UploadFile
 
 from app import auth
@@ -13,6 +13,7 @@ from app.errors import Forbidden, Unauthenticated
 from app.middleware import SAFE_METHODS
 from app.models import User
 from app.services import Services
+from app.visibility import Chosen
 
 CSRF_HEADER = "X-CSRF-Token"
 CSRF_FIELDS = ("csrf_token", "csrf")
@@ -74,3 +75,4 @@ IdentityDep = Annotated[auth.Identity, Depends(identity_of)]
 UserDep = Annotated[User, Depends(current_user)]
 WriterDep = Annotated[User, Depends(current_writer)]
 AdminDep = Annotated[User, Depends(current_admin)]
+VisibilityField = Annotated[Chosen, Form()]

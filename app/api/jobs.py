@@ -44,7 +44,12 @@ class ListIn(BaseModel):
     def narrows(self) -> views.JobFilter:
         """What of it narrows the list."""
         return views.JobFilter(
-            states=self.state, owner=self.owner, text=self.q, dataset=self.dataset, method=self.method
+            states=self.state,
+            owner=self.owner,
+            text=self.q,
+            dataset=self.dataset,
+            method=self.method,
+            visibility=self.visibility,
         )
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import controls, jobs
-from app.deps import ServicesDep, UserDep, WriterDep
+from app.deps import ServicesDep, UserDep, VisibilityField, WriterDep
 from app.pages import job_view
 from app.pages.new import submit
 from app.pages.render import page
@@ -37,6 +37,12 @@ def router() -> APIRouter:
     def cancel(services: ServicesDep, user: WriterDep, job_id: str) -> Response:
         with services.database.write() as session:
             controls.cancel(session, jobs.get(session, user, job_id), user)
+        return RedirectResponse(f"/jobs/{job_id}", 303)
+
+    @routes.post("/visibility")
+    def show_to(services: ServicesDep, user: WriterDep, job_id: str, visibility: VisibilityField) -> Response:
+        with services.database.write() as session:
+            controls.change(session, jobs.get(session, user, job_id), user, visibility=visibility)
         return RedirectResponse(f"/jobs/{job_id}", 303)
 
     @routes.post("/pause")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
@@ -58,6 +58,7 @@ class Filters(BaseModel):
     owner: str = Field("", max_length=80)
     dataset: str = Field("", max_length=1024)
     method: str = Field("", max_length=40)
+    visibility: Literal["", "private", "team", "all"] = ""
     after: views.Cursor = ""
 
     @property
@@ -149,6 +150,7 @@ def _context(session: Session, user: User, filters: Filters) -> dict[str, Any]:
         text=filters.q,
         dataset=filters.dataset,
         method=filters.method,
+        visibility=filters.visibility,
     )
     found = views.page_of_jobs(session, user, wanted, after=filters.after, limit=PAGE)
     return {

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import sweeps, views
-from app.deps import ServicesDep, UserDep, WriterDep
+from app.deps import ServicesDep, UserDep, VisibilityField, WriterDep
 from app.errors import Unprocessable
 from app.models import TERMINAL_JOB_STATES
 from app.pages import sweep_form, sweep_view
@@ -62,6 +62,12 @@ def router() -> APIRouter:
         context: dict[str, Any] = {"sweep": found, "over": found.state in TERMINAL_JOB_STATES}
         name = "sweep_parts.html" if part else "sweep.html"
         return page(request, name, **context, **sweep_view.context(found, asked))
+
+    @routes.post("/{sweep_id}/visibility")
+    def show_to(services: ServicesDep, user: WriterDep, sweep_id: str, visibility: VisibilityField) -> Response:
+        with services.database.write() as session:
+            sweeps.show_to(session, sweeps.get(session, user, sweep_id), user, visibility)
+        return RedirectResponse(f"/sweeps/{sweep_id}", 303)
 
     @routes.post("/{sweep_id}/cancel")
     def cancel(services: ServicesDep, user: WriterDep, sweep_id: str) -> Response:

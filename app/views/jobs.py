@@ -152,6 +152,7 @@ class JobFilter:
     text: str | None = None  # in the name
     dataset: str | None = None  # as `dataset_name` tells it, or a path
     method: str | None = None
+    visibility: str | None = None
 
     def of(self, query: Select[Job], user: User) -> Select[Job]:
         """The query, narrowed."""
@@ -166,6 +167,8 @@ class JobFilter:
             query = query.where(DATASET.in_([self.dataset]) | DATASET.endswith(f"/{self.dataset}", autoescape=True))
         if self.method:
             query = query.where(Job.spec["method"]["method"].as_string() == self.method)
+        if self.visibility:
+            query = query.where(Job.visibility == self.visibility)
         return query
 
 
