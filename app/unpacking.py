@@ -1,25 +1,32 @@
 """A zip of class folders, from somebody we do not know, as a folder of images. Nothing of it is believed unchecked.
 
 Every entry is looked at before the first byte is unpacked; only images are written, under names that are allowed, entry by
-entry, counting bytes. What archives try: reliability.md 4.2, CVE-2024-0450 (overlapping entries).
+entry, counting bytes, and each is decoded whole. What archives try: reliability.md 4.2, CVE-2024-0450 (overlapping entries).
+
+Run as a program, `python -I unpacking.py`, by `app.confined`: an Order as JSON on stdin, an answer as JSON on stdout. It
+imports nothing of ours, so it starts in a tenth of a second, and has nothing that a broken image library could give away.
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import re
+import resource
+import shutil
 import stat
+import struct
+import sys
 import unicodedata
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from struct import error as StructError
+from typing import Any
 
-from app.errors import Unprocessable
-from app.settings import Settings
-from engine.folders import SUFFIXES, TEST_FOLDERS
-from engine.store import sync
+from PIL import Image, ImageOps
 
 CHUNK = 2**20
 LOCAL_HEADER_BYTES = 30  # before each entry, without its name
@@ -32,7 +39,10 @@ LONGEST_NAME_BYTES = 200
 LONGEST_PATH = 1024  # characters
 DEEPEST_PATH = 16  # folders: each is looked at and remembered
 DRIVE = re.compile(r"[A-Za-z]:")
-HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever a file is called, no other decoder is ever asked
+NAMED = 20  # unreadable images that are told of
+MAY_SKIP = 100  # one unreadable image in so many may be left out, where that is asked for
+FULL = (errno.ENOSPC, errno.EDQUOT)
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -40,8 +50,12 @@ DAMAGED = (
     NotImplementedError,
     OverflowError,
     RuntimeError,
-    StructError,
+    struct.error,
     ValueError,
+)
+UNDECODABLE = (  # what Pillow raises; the second line for damaged EXIF
+    *(OSError, ValueError, SyntaxError, EOFError, Warning),
+    *(struct.error, LookupError, TypeError, OverflowError),
 )
 LAYOUT = (
     "Put the images of each class in a folder of their own: <class>/<image>, or train/<class>/<image> with test/ alike."
@@ -49,46 +63,141 @@ LAYOUT = (
 MADE_AGAIN = "Make the archive again with an ordinary zip program, from folders and image files alone."
 
 
+class Refusal(Exception):
+    """Why an archive is not taken: a sentence, a hint, and the images that cannot be read, at most NAMED of them."""
+
+    def __init__(self, detail: str, hint: str, files: Sequence[BadImage] = ()) -> None:
+        super().__init__(detail)
+        self.detail, self.hint, self.files = detail, hint, files
+
+
+class DiskFull(Exception):
+    """There is less room than the images need."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an archive may have."""
+    """What an archive may have, and what reading it may cost."""
 
     entries: int
     file_bytes: int
     unpacked_bytes: int
     ratio: float  # of unpacked to packed bytes
-
-    @classmethod
-    def of(cls, settings: Settings) -> Limits:
-        """Those that the administrator set."""
-        return cls(
-            entries=settings.max_upload_entries,
-            file_bytes=settings.max_upload_file_bytes,
-            unpacked_bytes=settings.max_upload_unpacked_bytes,
-            ratio=settings.max_upload_ratio,
-        )
+    pixels: int  # of one image
+    memory_bytes: int  # of this program's address space
+    seconds: int  # of computing, and of waiting
 
 
-def unpack(archive: Path, folder: Path, limits: Limits) -> None:
-    """Write an archive's images below `folder`, which is made, and have them on the disk. Raises Unprocessable.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to do. suffixes, test_folders: as the engine has them."""
+
+    archive: str
+    folder: str
+    skip_bad: bool
+    suffixes: frozenset[str]
+    test_folders: frozenset[str]
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadImage:
+    """An image that cannot be read, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpacked:
+    """What was written."""
+
+    images: int
+    size_bytes: int
+    skipped: int = 0  # images that cannot be read, which were left out
+    files: tuple[BadImage, ...] = ()  # the first of these
+
+
+def main() -> None:
+    """Do what stdin says within the limits, and tell on stdout how it went, and how much memory it took."""
+    given = json.load(sys.stdin)
+    limits = Limits(**given.pop("limits"))
+    sets = {name: frozenset(given.pop(name)) for name in ("suffixes", "test_folders")}
+    confine(limits)
+    answer: dict[str, Any] = {}
+    try:
+        answer["unpacked"] = asdict(unpack(Order(**given, **sets, limits=limits)))
+    except Refusal as refusal:
+        files = [asdict(file) for file in refusal.files]
+        answer["refused"] = {"detail": refusal.detail, "hint": refusal.hint, "files": files}
+    except MemoryError:
+        detail = f"Reading the archive takes more than {limits.memory_bytes:,} bytes of memory."
+        answer["refused"] = {"detail": detail, "hint": MADE_AGAIN, "files": []}
+    except DiskFull:
+        answer["full"] = True
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        answer["full"] = True
+    json.dump(answer | {"peak_bytes": peak_bytes()}, sys.stdout)
+
+
+def confine(limits: Limits) -> None:
+    """From here on this process can take so much and no more: memory, computing, bytes of one file, nothing left of a crash."""
+    for kind, most in (
+        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_CPU, limits.seconds),
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(kind, (most, most))
+    Image.MAX_IMAGE_PIXELS = limits.pixels
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever held; getrusage would count what its parent held, too."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
+def unpack(order: Order) -> Unpacked:
+    """Write an archive's images below a folder, which is made. Raises Refusal or DiskFull.
 
     A folder around everything is left out, and so is whatever is no image.
     """
-    _refuse_many(archive, limits)
+    limits, folder = order.limits, Path(order.folder)
+    _refuse_many(Path(order.archive), limits)
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with zipfile.ZipFile(order.archive) as opened:
             infos = opened.infolist()
             _refuse_hostile(infos, limits)
-            images = _placed([info for info in infos if _is_image(info)])
-            _refuse_large([info for info, _ in images], limits)
+            images = _placed([info for info in infos if _is_image(info, order)], order)
+            size_bytes = _refuse_large([info for info, _ in images], limits)
             folder.mkdir(parents=True)
-            for info, path in images:
-                _write(opened, info, folder / path, limits)
+            if shutil.disk_usage(folder).free < size_bytes:
+                raise DiskFull
+            bad = list(_written(opened, images, folder, limits))
     except DAMAGED as error:
         told = str(error) or type(error).__name__
-        raise _refusal(f"The archive cannot be read: {_short(told)}.", "Make it again, as an ordinary zip.") from error
-    for made in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        sync(made)
+        raise Refusal(f"The archive cannot be read: {_short(told)}.", "Make it again, as an ordinary zip.") from error
+    if bad:
+        _refuse_bad(bad, len(images), may_skip=order.skip_bad)
+    left = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Unpacked(images=len(images) - len(bad), size_bytes=left, skipped=len(bad), files=tuple(bad[:NAMED]))
+
+
+def _refuse_bad(bad: Sequence[BadImage], images: int, *, may_skip: bool) -> None:
+    """Raises Refusal for images that cannot be read, unless they are few and may be left out."""
+    most = -(-images // MAY_SKIP)
+    if may_skip and len(bad) <= most:
+        return
+    first = f"{_short(bad[0].name)} cannot be read: {bad[0].reason}."
+    detail = first if len(bad) == 1 else f"{len(bad):,} of {images:,} images cannot be read. First: {first}"
+    if len(bad) <= most:
+        hint = "Replace or remove them, or send the archive again with skip_bad=true, which leaves them out."
+    else:
+        hint = f"Replace or remove them. At most one in {MAY_SKIP} may be left out (skip_bad=true)."
+    raise Refusal(detail, hint, bad[:NAMED])
 
 
 def _refuse_many(archive: Path, limits: Limits) -> None:
@@ -99,25 +208,25 @@ def _refuse_many(archive: Path, limits: Limits) -> None:
             count += (rest + chunk).count(CENTRAL_SIGNATURE)
             rest = chunk[1 - len(CENTRAL_SIGNATURE) :]
     if count > limits.entries:
-        raise _refusal(
+        raise Refusal(
             f"The archive has {count:,} entries, and the limit is {limits.entries:,}.",
             "Leave out what is no image, or have an administrator raise FADRM_MAX_UPLOAD_ENTRIES.",
         )
 
 
 def _refuse_hostile(infos: Sequence[zipfile.ZipInfo], limits: Limits) -> None:
-    """Raises Unprocessable for what no ordinary archive has, also where it would not be written."""
+    """Raises Refusal for what no ordinary archive has, also where it would not be written."""
     for info in infos:
         _refuse_name(info.orig_filename)
         shown = _short(info.filename)
         if info.flag_bits & ENCRYPTED:
-            raise _refusal(f"{shown} is encrypted.", "Make the archive without a password.")
+            raise Refusal(f"{shown} is encrypted.", "Make the archive without a password.")
         if stat.S_IFMT(info.external_attr >> 16) not in KINDS:
-            raise _refusal(f"{shown} is a link or a device, not a file.", MADE_AGAIN)
+            raise Refusal(f"{shown} is a link or a device, not a file.", MADE_AGAIN)
         if info.compress_type not in METHODS:
-            raise _refusal(f"{shown} is compressed in a way that is not read here.", "Use stored or deflate.")
+            raise Refusal(f"{shown} is compressed in a way that is not read here.", "Use stored or deflate.")
         if info.file_size > CHUNK and info.file_size > limits.ratio * max(info.compress_size, 1):
-            raise _refusal(
+            raise Refusal(
                 f"{shown} is packed to less than 1/{limits.ratio:g} of its size.", "No photo is: look at the file."
             )
     _refuse_overlaps(infos)
@@ -127,17 +236,17 @@ def _refuse_hostile(infos: Sequence[zipfile.ZipInfo], limits: Limits) -> None:
 def _refuse_name(name: str) -> None:
     parts = name.removesuffix("/").split("/")
     if len(name) > LONGEST_PATH:
-        raise _refusal(f"{_short(name)} has more than {LONGEST_PATH} characters.", "Use shorter names.")
+        raise Refusal(f"{_short(name)} has more than {LONGEST_PATH} characters.", "Use shorter names.")
     if len(parts) > DEEPEST_PATH:
-        raise _refusal(
+        raise Refusal(
             f"{_short(name)} lies in more than {DEEPEST_PATH} folders.", "Put images in class folders: class/image."
         )
     if not name or name.startswith("/") or DRIVE.match(name):
-        raise _refusal(f"{_short(name)} is an absolute path.", MADE_AGAIN)
+        raise Refusal(f"{_short(name)} is an absolute path.", MADE_AGAIN)
     if any(part in {"", ".", ".."} for part in parts):
-        raise _refusal(f"{_short(name)} has a part that is empty, `.` or `..`.", MADE_AGAIN)
+        raise Refusal(f"{_short(name)} has a part that is empty, `.` or `..`.", MADE_AGAIN)
     if "\\" in name or any(unicodedata.category(character).startswith("C") for character in name):
-        raise _refusal(f"{_short(name)} holds a backslash or a character that is not printed.", MADE_AGAIN)
+        raise Refusal(f"{_short(name)} holds a backslash or a character that is not printed.", MADE_AGAIN)
 
 
 def _refuse_overlaps(infos: Iterable[zipfile.ZipInfo]) -> None:
@@ -145,39 +254,39 @@ def _refuse_overlaps(infos: Iterable[zipfile.ZipInfo]) -> None:
     end = 0
     for info in sorted(infos, key=lambda one: one.header_offset):
         if info.header_offset < end:
-            raise _refusal(f"{_short(info.filename)} overlaps another entry of the archive.", MADE_AGAIN)
+            raise Refusal(f"{_short(info.filename)} overlaps another entry of the archive.", MADE_AGAIN)
         end = info.header_offset + LOCAL_HEADER_BYTES + len(info.orig_filename) + info.compress_size
 
 
 def _refuse_collisions(infos: Iterable[zipfile.ZipInfo]) -> None:
-    """Raises Unprocessable where two names are one on some disk: Cat and cat, a file and a folder, é written in two ways."""
+    """Raises Refusal where two names are one on some disk: Cat and cat, a file and a folder, é written in two ways."""
     known: dict[str, tuple[str, bool]] = {}
     files: set[str] = set()
     for info in infos:
         path = PurePosixPath(info.filename)
         if not info.is_dir() and info.filename in files:
-            raise _refusal(f"{_short(info.filename)} is in the archive twice.", MADE_AGAIN)
+            raise Refusal(f"{_short(info.filename)} is in the archive twice.", MADE_AGAIN)
         files.add(info.filename)
         for part in (path, *path.parents[:-1]):
             this = str(part), part != path or info.is_dir()
             other = known.setdefault(unicodedata.normalize("NFC", str(part)).casefold(), this)
             if other != this:
-                raise _refusal(
+                raise Refusal(
                     f"{_short(this[0])} and {_short(other[0])} are one name on some disks.", "Rename one of them."
                 )
 
 
-def _is_image(info: zipfile.ZipInfo) -> bool:
+def _is_image(info: zipfile.ZipInfo, order: Order) -> bool:
     """Whether it is to be written: not what a Mac or a desktop adds."""
     path = PurePosixPath(info.filename)
     is_hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return not info.is_dir() and not is_hidden and path.suffix.lower() in SUFFIXES
+    return not info.is_dir() and not is_hidden and path.suffix.lower() in order.suffixes
 
 
-def _placed(images: Sequence[zipfile.ZipInfo]) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
-    """Each image with its place: <class>/<image>, or train/, test/ or val/ before that. Raises Unprocessable."""
+def _placed(images: Sequence[zipfile.ZipInfo], order: Order) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
+    """Each image with its place: <class>/<image>, or train/, test/ or val/ before that. Raises Refusal."""
     if not images:
-        raise _refusal(f"The archive has no image ({', '.join(sorted(SUFFIXES))}).", LAYOUT)
+        raise Refusal(f"The archive has no image ({', '.join(sorted(order.suffixes))}).", LAYOUT)
     paths = [PurePosixPath(info.filename) for info in images]
     while len({path.parts[0] for path in paths}) == 1 and paths[0].parts[0] != "train":
         if min(len(path.parts) for path in paths) <= 2:
@@ -185,9 +294,9 @@ def _placed(images: Sequence[zipfile.ZipInfo]) -> list[tuple[zipfile.ZipInfo, Pu
         paths = [PurePosixPath(*path.parts[1:]) for path in paths]
     is_split = any(path.parts[0] == "train" and len(path.parts) > 2 for path in paths)
     for path in paths:
-        is_placed = path.parts[0] in {"train", *TEST_FOLDERS} if is_split else True
+        is_placed = path.parts[0] in {"train", *order.test_folders} if is_split else True
         if not is_placed or len(path.parts) != (3 if is_split else 2):
-            raise _refusal(f"{_short(str(path))} does not lie in the folder of a class.", LAYOUT)
+            raise Refusal(f"{_short(str(path))} does not lie in the folder of a class.", LAYOUT)
         for part in path.parts:
             _refuse_odd(part, path)
     return list(zip(images, paths, strict=True))
@@ -197,62 +306,87 @@ def _refuse_odd(part: str, path: PurePosixPath) -> None:
     """Names become folders, labels and text on pages: letters, digits and some punctuation of any language."""
     is_allowed = all(unicodedata.category(one)[0] in "LMN" or one in PUNCTUATION for one in part)
     if not is_allowed or part.endswith((" ", ".")) or len(part.encode()) > LONGEST_NAME_BYTES:
-        raise _refusal(
+        raise Refusal(
             f"{_short(part)} in {_short(str(path))} is no name that is taken here.",
             f"Use letters, digits, blanks and {''.join(sorted(PUNCTUATION - {' '}))}, at most {LONGEST_NAME_BYTES} bytes, "
             "and no blank or dot at the end.",
         )
 
 
-def _refuse_large(images: Sequence[zipfile.ZipInfo], limits: Limits) -> None:
-    """By what the archive says; that it says so truly is seen while it is unpacked."""
+def _refuse_large(images: Sequence[zipfile.ZipInfo], limits: Limits) -> int:
+    """How many bytes they have, by what the archive says; that it says so truly is seen while it is unpacked."""
     largest = max(images, key=lambda info: info.file_size)
     if largest.file_size > limits.file_bytes:
-        raise _refusal(
+        raise Refusal(
             f"{_short(largest.filename)} has {largest.file_size:,} bytes, and the limit is {limits.file_bytes:,}.",
             "Make the image smaller: sides beyond 512 px are never used.",
         )
     total = sum(info.file_size for info in images)
     if total > limits.unpacked_bytes:
-        raise _refusal(
+        raise Refusal(
             f"The images have {total:,} bytes unpacked, and the limit is {limits.unpacked_bytes:,}.",
             "Make the images smaller, or have an administrator raise FADRM_MAX_UPLOAD_UNPACKED_BYTES.",
         )
     packed = sum(info.compress_size for info in images)
     if total > CHUNK and total > limits.ratio * max(packed, 1):
-        raise _refusal(
+        raise Refusal(
             f"The images are packed to less than 1/{limits.ratio:g} of their size.", "No photos are: look at the files."
         )
+    return total
+
+
+def _written(
+    opened: zipfile.ZipFile, images: Sequence[tuple[zipfile.ZipInfo, PurePosixPath]], folder: Path, limits: Limits
+) -> Iterable[BadImage]:
+    """Write each image; those that cannot be read are removed again, and told."""
+    for info, path in images:
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write(opened, info, target, limits)
+        reason = _fault(target, limits)
+        if reason:
+            target.unlink()
+            yield BadImage(name=str(path), reason=reason)
 
 
 def _write(opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, limits: Limits) -> None:
-    """One image, while its bytes are counted. Raises Unprocessable, and what zipfile raises for damaged ones."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """One image, while its bytes are counted. Raises Refusal, and what zipfile raises for damaged ones."""
     size = 0
     with opened.open(info) as packed, target.open("xb") as file:
         while chunk := packed.read(CHUNK):
-            if size == 0 and not _looks_like_an_image(chunk):
-                raise _refusal(
-                    f"{_short(info.filename)} is called an image, but it is no PNG, JPEG, WebP or BMP.",
-                    "Replace or remove the file.",
-                )
             size += len(chunk)
             if size > min(info.file_size, limits.file_bytes):
-                raise _refusal(f"{_short(info.filename)} is larger than the archive says.", MADE_AGAIN)
+                raise Refusal(f"{_short(info.filename)} is larger than the archive says.", MADE_AGAIN)
             file.write(chunk)
-    if size == 0:
-        raise _refusal(f"{_short(info.filename)} is empty.", "Replace or remove the file.")
 
 
-def _looks_like_an_image(start: bytes) -> bool:
-    return start.startswith(HEADS) or (start.startswith(b"RIFF") and start[8:12] == b"WEBP")
-
-
-def _refusal(message: str, hint: str) -> Unprocessable:
-    return Unprocessable(message, hint=hint)
+def _fault(path: Path, limits: Limits) -> str:
+    """Why an image cannot be read; empty when it could be decoded whole. What Pillow only warns of is a fault too."""
+    if path.stat().st_size == 0:
+        return "it is empty"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with Image.open(path, formats=FORMATS) as image:
+                image.load()
+                warnings.simplefilter("ignore")  # cameras write odd EXIF; all that is asked of it is which side is up
+                ImageOps.exif_transpose(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return f"it has more than {limits.pixels:,} pixels"
+    except Image.UnidentifiedImageError:
+        return "it is called an image, and is no PNG, JPEG, WebP or BMP"
+    except MemoryError:
+        return "decoding it takes too much memory"
+    except UNDECODABLE as error:
+        return _short(str(error).replace(str(path), path.name) or type(error).__name__).rstrip(".")
+    return ""
 
 
 def _short(name: str) -> str:
     """A name as it can be shown: quoted where it is odd, and cut."""
     shown = name if name.isprintable() and name.strip() == name and name else ascii(name)
     return shown if len(shown) <= 120 else f"{shown[:117]}..."
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,6 @@ uploads/<sha256>/              the same, renamed when it was whole
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import shutil
 import time
@@ -17,18 +16,19 @@ from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from app import confined
 from app.datasets import DatasetOut, within_archive
-from app.errors import Conflict, Forbidden, NotFound, TooLarge, Unavailable, Unprocessable
+from app.errors import Conflict, Forbidden, NotFound, TooLarge, TooMany, Unprocessable
 from app.ids import new_id
 from app.models import TERMINAL_JOB_STATES, Job, User
 from app.models import Upload as Row
 from app.services import Services
-from app.unpacking import Limits, unpack
+from app.unpacking import FULL, BadImage, Unpacked
 from engine.datasets import UPLOAD_TITLE, describe
 from engine.errors import EngineError
 from engine.folders import TEST_FOLDERS
@@ -37,7 +37,6 @@ from engine.store import sync, write_atomically
 
 TEMPORARY = "tmp-"
 ABANDONED_S = 24 * 3600.0
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Counts(BaseModel):
@@ -47,6 +46,9 @@ class Counts(BaseModel):
     train_per_class: list[int]
     test_per_class: list[int]
     has_test: bool = Field(description="Whether it has a test set of its own.")
+    unpacked_bytes: int = Field(0, description="Of the images; 0 for what was sent to an older server.")
+    skipped: int = Field(0, description="Images that cannot be read, which were left out as `skip_bad` allows.")
+    skipped_files: list[BadImage] = Field([], description="The first of these, and why.")
 
 
 class UploadOut(Counts):
@@ -88,16 +90,37 @@ def too_large(limit: int) -> TooLarge:
     )
 
 
-def keep(services: Services, owner: User, folder: Path, sha256: str, title: str) -> tuple[UploadOut, bool]:
+def check_room(services: Services, owner: User, size_bytes: int) -> None:
+    """Raises TooLarge, TooMany or Unavailable when an archive of so many bytes is not to be sent at all."""
+    settings = services.settings
+    if size_bytes > settings.max_upload_bytes:
+        raise too_large(settings.max_upload_bytes)
+    with services.database.read() as session:
+        held = session.scalar(select(func.sum(Row.size_bytes)).where(Row.owner_id == owner.id)) or 0
+    if held + size_bytes > settings.max_upload_bytes_per_user:
+        raise TooMany(
+            f"Your uploads have {held:,} bytes; with {size_bytes:,} more they exceed the limit of "
+            f"{settings.max_upload_bytes_per_user:,}.",
+            hint="Remove data sets that are no longer needed, or have an administrator raise "
+            "FADRM_MAX_UPLOAD_BYTES_PER_USER.",
+        )
+    services.store.uploads.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(services.store.uploads).free < size_bytes:
+        raise confined.full()
+
+
+def keep(
+    services: Services, owner: User, folder: Path, sha256: str, title: str, *, skip_bad: bool = False
+) -> tuple[UploadOut, bool]:
     """Unpack what was received and make it a data set; whether it is new. Removes `folder`. Raises Unprocessable."""
     try:
         with services.database.read() as session:
             if known := _row(session, sha256):
                 return _out(session, known), False
         with _room():
-            unpacked = folder / "set"
-            unpack(folder / "archive.zip", unpacked / UNPACKED, Limits.of(services.settings))
-            counts = _counted(unpacked)
+            unpacked, limits = folder / "set", confined.limits_of(services.settings)
+            found = confined.unpack(folder / "archive.zip", unpacked / UNPACKED, limits, skip_bad=skip_bad)
+            counts = _counted(unpacked, found)
             write_atomically(unpacked / UPLOAD_TITLE, title.encode())
         size_bytes = (folder / "archive.zip").stat().st_size
         row = Row(id=sha256, owner_id=owner.id, title=title, size_bytes=size_bytes, facts=counts.model_dump())
@@ -159,7 +182,7 @@ def _new_folder(uploads: Path) -> Path:
     return folder
 
 
-def _counted(unpacked: Path) -> Counts:
+def _counted(unpacked: Path, found: Unpacked) -> Counts:
     """What was unpacked, as the engine reads it. Raises Unprocessable when it is no data set."""
     folder = unpacked / UNPACKED
     try:
@@ -172,6 +195,9 @@ def _counted(unpacked: Path) -> Counts:
         train_per_class=list(facts.train_per_class),
         test_per_class=list(facts.test_per_class),
         has_test=(folder / "train").is_dir() and any((folder / name).is_dir() for name in TEST_FOLDERS),
+        unpacked_bytes=found.size_bytes,
+        skipped=found.skipped,
+        skipped_files=list(found.files),
     )
 
 
@@ -190,8 +216,7 @@ def _room() -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        hint = "Have an administrator free space in the store, then send it again."
-        raise Unavailable("The server's disk is full.", hint=hint) from error
+        raise confined.full() from error
 
 
 def _row(session: Session, upload_id: str) -> Row | None:

@@ -16,6 +16,9 @@ from app.uploads import UploadOut
 
 ZIP = "application/zip"
 BODY = {"required": True, "content": {ZIP: {"schema": {"type": "string", "format": "binary"}, "example": "PK..."}}}
+SkipBad = Annotated[
+    bool, Query(description="Leave out images that cannot be read, at most one in a hundred, instead of refusing all.")
+]
 router = APIRouter(tags=["catalogue"])
 
 
@@ -31,6 +34,7 @@ async def create_upload(
     services: ServicesDep,
     user: WriterDep,
     title: Annotated[Name, Query(description="For people.")] = "Uploaded images",
+    skip_bad: SkipBad = False,
 ) -> UploadOut:
     sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if sent != ZIP:
@@ -38,14 +42,13 @@ async def create_upload(
             f"The body was sent as {sent[:80] or 'nothing that is named'}, not as {ZIP}.",
             hint=f"Send the archive itself as the body, with the header `Content-Type: {ZIP}`.",
         )
-    limit = services.settings.max_upload_bytes
-    if int(request.headers.get("content-length", "0")) > limit:  # the guard saw that it is a number
-        raise uploads.too_large(limit)
+    size_bytes = int(request.headers.get("content-length", "0"))  # the guard saw that it is a number
+    await run_in_threadpool(uploads.check_room, services, user, size_bytes)
     try:
         folder, sha256 = await uploads.receive(services, request.stream())
     except ClientDisconnect as error:
         raise Unprocessable("The archive broke off on its way.", hint="Send it again.") from error
-    made, is_new = await run_in_threadpool(uploads.keep, services, user, folder, sha256, title)
+    made, is_new = await run_in_threadpool(uploads.keep, services, user, folder, sha256, title, skip_bad=skip_bad)
     response.headers["Location"] = f"/api/v1/datasets/{made.id}"
     if not is_new:
         response.status_code = 200

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import random
+import struct
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipInfo
@@ -69,4 +73,33 @@ def overlapping() -> bytes:
     while at != -1:
         data[at + 42 : at + 46] = bytes(4)
         at = data.find(b"PK\x01\x02", at + 1)
+    return bytes(data)
+
+
+def flat_png(side: int) -> bytes:
+    """A black square of one bit a pixel: 13,000 a side are 20 kB, and 169 million pixels when they are decoded."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    packer, row = zlib.compressobj(9), bytes(1 + -(-side // 8))
+    rows = b"".join([*(packer.compress(row) for _ in range(side)), packer.flush()])
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def mutated(seed: int) -> bytes:
+    """An ordinary archive in which some bytes, or some names, or its end are not as they should be. The same for a seed."""
+    draw = random.Random(seed)
+    names = [
+        draw.choice((*SPLIT, *FLAT, "../x.png", "/x.png", "a/b/c/d.png", "ant/", "\u202e/1.png")) for _ in range(6)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # zipfile's, of names that are made twice
+        data = bytearray(archive(*FLAT, *names[: draw.randrange(6)], method=draw.choice((0, ZIP_DEFLATED))))
+    for _ in range(draw.randrange(8)):
+        at = draw.randrange(len(data)) if draw.random() < 0.5 else draw.randrange(len(data) * 3 // 4, len(data))
+        data[at] = draw.randrange(256)
+    if draw.random() < 0.2:
+        del data[draw.randrange(len(data)) :]
     return bytes(data)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import stat
+import sys
 import time
 import warnings
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,9 @@ import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app import jobs, uploads
+from app import confined, jobs, uploads
 from app.client import Client
-from app.errors import Conflict
+from app.errors import Conflict, Unprocessable
 from app.main import create_app
 from app.models import Upload
 from engine.data import real_data
@@ -29,9 +32,11 @@ from engine.plan import Step as PlanStep
 from engine.plan import StepKind
 from engine.run import perform
 from engine.sources import Upload as Source
-from tests.app.archives import FLAT, SPLIT, archive, entry, overlapping, patched, png, with_flag
+from tests.app.archives import FLAT, SPLIT, archive, entry, flat_png, overlapping, patched, png, with_flag
+from tests.app.bombs import generated
 from tests.app.test_client import InProcess
 from tests.app.world import SPEC, Person, World, chain, files_of, spec_body
+from tests.engine.pictures import COLOURS, photo
 
 ZIP = {"Content-Type": "application/zip"}
 URL = "/api/v1/datasets"
@@ -54,8 +59,8 @@ def strict(world: World, owner: Person) -> Iterator[TestClient]:
         yield client
 
 
-def send(client: TestClient, data: bytes, **more: Any) -> Any:
-    return client.post(URL, content=data, headers=ZIP, **more)
+def send(client: TestClient, data: bytes, headers: dict[str, str] = ZIP, **more: Any) -> Any:
+    return client.post(URL, content=data, headers=headers, **more)
 
 
 def left(world: World) -> set[str]:
@@ -147,6 +152,13 @@ def many(count: int) -> bytes:
     return archive(*FLAT, more={f"ant/{index}.txt": b"" for index in range(count)})
 
 
+def drawn(form: str) -> bytes:
+    """A small picture in another format."""
+    made = io.BytesIO()
+    photo(COLOURS["ant"], 0, (12, 10)).save(made, form)
+    return made.getvalue()
+
+
 def large(size: int) -> bytes:
     """Bytes that pack well, and not suspiciously well."""
     return b"BM" + (NOISE * (size // len(NOISE) + 1))[: size - 2]
@@ -205,6 +217,13 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "images without a class": (lambda: archive(*FLAT, "0.png"), "folder of a class"),
     "images too deep": (lambda: archive(*FLAT, "ant/old/0.png"), "folder of a class"),
     "no images": (lambda: archive("readme.txt"), "has no image"),
+    "more pixels than is sane": (
+        lambda: archive(*FLAT, more={"ant/x.png": flat_png(6_000)}), "more than 25,000,000 pixels"),
+    "half an image": (lambda: archive(*FLAT, more={"ant/x.png": png()[:-40]}), "ant/x.png cannot be read"),
+    "a GIF called PNG": (lambda: archive(*FLAT, more={"ant/x.png": drawn("GIF")}), "called an image"),
+    "a TIFF called JPEG": (lambda: archive(*FLAT, more={"ant/x.jpg": drawn("TIFF")}), "called an image"),
+    "two images that cannot be read": (
+        lambda: archive(*FLAT, more={"ant/x.png": b"", "ant/y.png": png()[:-40]}), "2 of 10 images cannot be read"),
     "one class": (lambda: archive("ant/0.png", "ant/1.png"), "1 class folder"),
     "a class of one image": (lambda: archive(*FLAT, "cat/1.png"), "single image"),
     "other classes for testing": (lambda: archive(*SPLIT, "test/cat/1.png"), "differ"),
@@ -213,9 +232,10 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_is_broken_or_hostile_is_refused_in_words_and_leaves_nothing(
-    strict: TestClient, world: World, tmp_path: Path, name: str
+    strict: TestClient, world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     make, told = HOSTILE[name]
+    caplog.set_level("INFO", "app.confined")
     before = files_of(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # zipfile's, of names that are made twice
@@ -225,8 +245,66 @@ def test_what_is_broken_or_hostile_is_refused_in_words_and_leaves_nothing(
     assert answer.status_code == 422, problem
     assert any(part in problem["detail"] for part in told.split("|")) and problem["hint"], problem
     assert str(tmp_path) not in answer.text
+    assert all(record.peak_bytes < 100 * 2**20 for record in caplog.records if record.name == "app.confined")
     assert not left(world) and world.count(Upload) == 0
     assert {path for path in files_of(tmp_path) - before if not path.startswith("fadrm.db")} <= {"secret"}
+
+
+def test_images_that_cannot_be_read_are_named_and_may_be_left_out_where_they_are_few(
+    client: TestClient, world: World
+) -> None:
+    bad = {f"ant/bad{index}.png": png()[:-40] for index in range(25)}
+    refused = send(client, archive(more=bad), params={"skip_bad": True})
+    assert refused.status_code == 422 and "25 of 33 images" in refused.json()["detail"]
+    files = refused.json()["details"]["files"]
+    assert [file["name"] for file in files] == sorted(bad, key=list(bad).index)[:20] and files[0]["reason"]
+    one = archive(more={"ant/bad.png": b""})
+    refused = send(client, one)
+    assert refused.status_code == 422 and "skip_bad=true" in refused.json()["hint"]
+    made = send(client, one, params={"skip_bad": True}).json()
+    assert made["skipped"] == 1 and made["skipped_files"] == [{"name": "ant/bad.png", "reason": "it is empty"}]
+    assert made["train_per_class"] == [3, 3]
+    assert not any("bad" in name for name in left(world))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [("max_unpacking_s", 1, "more than 1 seconds"), ("max_unpacking_bytes", 2**28, "too much memory")],
+)
+def test_reading_an_archive_takes_only_so_much_time_and_memory(
+    world: World, tmp_path: Path, setting: str, value: int, told: str
+) -> None:
+    slow, greedy = {f"ant/p{n}.png": flat_png(4_900) for n in range(40)}, {"ant/p.png": flat_png(18_000)}
+    path = tmp_path / "bomb.zip"
+    path.write_bytes(archive(more=slow if setting == "max_unpacking_s" else greedy))
+    settings = world.services.settings.model_copy(update={setting: value, "max_upload_pixels": 10**9})
+    with pytest.raises(Unprocessable) as refused:
+        confined.unpack(path, tmp_path / "set", confined.limits_of(settings))
+    assert told in refused.value.detail
+
+
+def test_a_reader_that_dies_is_an_answer_too(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confined, "COMMAND", (sys.executable, "-c", "import os; os.abort()"))
+    with pytest.raises(Unprocessable, match="ended the program"):
+        confined.unpack(tmp_path / "any.zip", tmp_path / "set", confined.limits_of(world.services.settings))
+
+
+def test_damage_of_any_kind_is_refused_in_words_and_writes_nowhere_else(tmp_path: Path) -> None:
+    outcomes = generated(150, tmp_path)
+    assert outcomes["refused"] > 100 and outcomes.total() == 150
+
+
+def test_a_user_may_send_only_so_much(world: World, owner: Person) -> None:
+    first = archive()
+    update = LIMITS | {"max_upload_bytes_per_user": len(archive(*SPLIT)) + 500}
+    services = replace(world.services, settings=world.services.settings.model_copy(update=update))
+    with TestClient(create_app(services, background=False), headers=owner.headers) as client:
+        made = send(client, first)
+        refused = send(client, archive(*SPLIT))
+        assert refused.status_code == 429 and "FADRM_MAX_UPLOAD_BYTES_PER_USER" in refused.json()["hint"]
+        assert send(client, archive(*SPLIT), headers=ZIP | world.person("other").headers).status_code == 201
+        client.delete(f"{URL}/{made.json()['id']}")
+        assert send(client, archive(*SPLIT)).status_code == 200
 
 
 @pytest.mark.parametrize("says_its_size", [True, False])
