@@ -113,8 +113,12 @@ def change(
     name: str | None = None,
     priority: int | None = None,
     visibility: str | None = None,
+    pinned: bool | None = None,
 ) -> None:
-    """Give a job another name, priority or visibility. Raises Forbidden when a member prefers a job to those of others."""
+    """Give a job another name, priority or visibility, or pin it, so that the store keeps all its steps.
+
+    Raises Forbidden when a member prefers a job to those of others.
+    """
     may_change(by, job)
     lock(session, job.id)
     changes: dict[str, Any] = {}
@@ -127,6 +131,8 @@ def change(
         _check_visibility(job)
         audit.note(session, by, "job.visibility", job.id, was=job.visibility, now=visibility)
         changes["visibility"] = visibility
+    if pinned is not None and pinned != (job.pinned_by is not None):
+        job.pinned_by = by.name if pinned else None
     for field, value in changes.items():
         setattr(job, field, value)
     session.flush()

@@ -11,7 +11,7 @@ from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from app import visibility
-from app.errors import NotFound, TooMany, Unprocessable
+from app.errors import Conflict, NotFound, TooMany, Unprocessable
 from app.ids import new_id
 from app.models import TERMINAL_JOB_STATES, Event, Job, JobState, Step, StepNeed, StepState, User, utc_now
 from engine.plan import Plan
@@ -91,6 +91,11 @@ def repeated(session: Session, owner: User, spec: JobSpec, idempotency_key: str 
     if idempotency_key is None:
         return None
     known = session.scalar(select(Job).where(Job.owner_id == owner.id, Job.idempotency_key == idempotency_key))
+    if known is not None and known.deleted_at is not None:
+        raise Conflict(
+            f"This Idempotency-Key was used before, for {known.id}, which was deleted.",
+            hint="Restore that job, or send a new Idempotency-Key.",
+        )
     if known is not None and known.spec_sha256 != spec.digest():
         raise Unprocessable(
             f"This Idempotency-Key was used before, for {known.id}, with another spec.",
@@ -165,8 +170,8 @@ def tell(session: Session, job_id: str, notes: Sequence[Note]) -> int:
 
 
 def visible_to(user: User) -> Select[Job]:
-    """The jobs that a user may see."""
-    return select(Job).where(visibility.visible_to(user, Job))
+    """The jobs that a user may see; those in the trash are not there."""
+    return select(Job).where(visibility.visible_to(user, Job), Job.deleted_at.is_(None))
 
 
 def get(session: Session, user: User, job_id: str) -> Job:

@@ -13,11 +13,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import NoResultFound
 from sqlalchemy.orm import Session
 
 from app.db import Base
 from app.jobs import Note, Wish, lock, settle, stops, tell, wish
-from app.models import Attempt, Job, Mark, Metric, Preview, Step, StepState, utc_now
+from app.models import Attempt, Job, Mark, Metric, Preview, Step, StepState, StoredStep, Worker, utc_now
 from engine import events as engine_events
 from engine import plan as engine_plan
 from engine.errors import ErrorReport
@@ -59,7 +60,7 @@ def record(
 
     blobs: file of each preview among the events -> hash under which it lies in the store. Raises LeaseLost.
     """
-    job = lock(session, lease.job_id)
+    job = _locked(session, lease)
     values: dict[str, Any] = {"beat": Step.beat + 1}
     notes: list[Note] = []
     points: dict[str, list[tuple[int, float]]] = {}
@@ -96,7 +97,14 @@ def record(
         notes.append(_note(lease, "progress", progress))
     if notes:
         tell(session, lease.job_id, notes)
-    return wish(job)
+    wanted = wish(job)
+    return Wish.PAUSE if wanted == Wish.WORK and _is_drained(session, lease) else wanted
+
+
+def _is_drained(session: Session, lease: Lease) -> bool:
+    """Whether the worker that holds it is to take no steps: then it gives this one back."""
+    holder = select(Worker.draining_by).join(Step, Step.worker == Worker.id)
+    return session.scalar(holder.where(Step.id == lease.step_id)) is not None
 
 
 def set_process(session: Session, lease: Lease, *, pid: int, pid_started: float) -> None:
@@ -108,10 +116,21 @@ def set_process(session: Session, lease: Lease, *, pid: int, pid_started: float)
     )
 
 
-def finish(session: Session, lease: Lease, *, result: dict[str, Any], seconds: float, cached: bool = False) -> None:
-    """The step is whole and published. Raises LeaseLost."""
+def finish(
+    session: Session,
+    lease: Lease,
+    *,
+    result: dict[str, Any],
+    seconds: float,
+    cached: bool = False,
+    size_bytes: int | None = None,
+) -> None:
+    """The step is whole and published. size_bytes: of what lies in the store. Raises LeaseLost."""
     values = {"result": result, "seconds": seconds, "cached": cached, "done": Step.total}
     _end(session, lease, StepState.SUCCEEDED, values, outcome="cached" if cached else "succeeded")
+    if size_bytes is not None:
+        row = {"key": lease.step.key, "kind": lease.step.kind, "size_bytes": size_bytes, "used_at": utc_now()}
+        _upsert(session, StoredStep, ("key",), [row])
 
 
 def fail(session: Session, lease: Lease, error: ErrorReport) -> None:
@@ -143,7 +162,7 @@ def crash(
 
     beat: when given, only if no heartbeat came since it was seen: a late heartbeat wins against the reaper.
     """
-    job = lock(session, lease.job_id)
+    job = _locked(session, lease)
     step = session.scalar(select(Step).where(*_held(lease, beat)), execution_options={"populate_existing": True})
     if step is None:
         raise LeaseLost(f"step {lease.step_id}, fence {lease.fence}")
@@ -159,6 +178,14 @@ def crash(
         _end(session, lease, StepState.QUEUED, again, outcome=outcome, detail=error.message, beat=beat)
 
 
+def _locked(session: Session, lease: Lease) -> Job:
+    """The job's row, held. Raises LeaseLost when the job was removed."""
+    try:
+        return lock(session, lease.job_id)
+    except NoResultFound as error:
+        raise LeaseLost(f"step {lease.step_id}, whose job is gone") from error
+
+
 def _end(
     session: Session,
     lease: Lease,
@@ -169,7 +196,7 @@ def _end(
     detail: str | None = None,
     beat: int | None = None,
 ) -> None:
-    lock(session, lease.job_id)
+    _locked(session, lease)
     now = utc_now()
     ended = {"state": state, "worker": None, "finished_at": None if state == StepState.QUEUED else now}
     _write_as_holder(session, lease, ended | values, beat)

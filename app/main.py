@@ -19,6 +19,7 @@ from app.deps import check_csrf
 from app.middleware import Envelope, Guard
 from app.services import Services
 from app.settings import Settings
+from app.storage.janitor import Janitor
 from app.stream import Hub
 from app.sweeper import Sweeper
 
@@ -72,14 +73,14 @@ def _lifespan(services: Services, background: bool) -> Callable[[FastAPI], Abstr
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         hub: Hub = app.state.hub
-        sweeper = Sweeper(services) if background else None
+        helpers: list[Sweeper | Janitor] = [Sweeper(services), Janitor(services)] if background else []
         hub.start()
-        if sweeper:
-            sweeper.start()
+        for helper in helpers:
+            helper.start()
         yield
         await hub.stop()
-        if sweeper:
-            await run_in_threadpool(sweeper.stop)
+        for helper in helpers:
+            await run_in_threadpool(helper.stop)
 
     return lifespan
 

@@ -163,7 +163,8 @@ class Sweep(Base):
     axes: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # app.sweeps.Axis
     request_sha256: Mapped[str] = mapped_column(String(64))
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
-    deleted_at: Mapped[datetime | None] = mapped_column(Time)  # with all its jobs, into the trash
+    deleted_by: Mapped[str | None] = mapped_column(String(80))  # name of who put it into the trash, with its jobs, and
+    deleted_at: Mapped[datetime | None] = mapped_column(Time)  # when
     visibility: Mapped[Visibility] = mapped_column(String(10), default=Visibility.PRIVATE, server_default="private")
     created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
 

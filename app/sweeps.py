@@ -196,6 +196,11 @@ def with_key(session: Session, owner: User, idempotency_key: str | None, sha256:
     if idempotency_key is None:
         return None
     known = session.scalar(select(Sweep).where(Sweep.owner_id == owner.id, Sweep.idempotency_key == idempotency_key))
+    if known is not None and known.deleted_at is not None:
+        raise Conflict(
+            f"This Idempotency-Key was used before, for {known.id}, which was deleted.",
+            hint="Restore that sweep, or send a new Idempotency-Key.",
+        )
     if known is not None and known.request_sha256 != sha256:
         raise Unprocessable(
             f"This Idempotency-Key was used before, for {known.id}, with another request.",
@@ -205,8 +210,8 @@ def with_key(session: Session, owner: User, idempotency_key: str | None, sha256:
 
 
 def visible_to(user: User) -> Select[Sweep]:
-    """The sweeps that a user may see."""
-    return select(Sweep).where(visibility.visible_to(user, Sweep))
+    """The sweeps that a user may see; those in the trash are not there."""
+    return select(Sweep).where(visibility.visible_to(user, Sweep), Sweep.deleted_at.is_(None))
 
 
 def get(session: Session, user: User, sweep_id: str) -> Sweep:

@@ -202,7 +202,14 @@ class Carrier:
 
     def _finish(self, lease: Lease, manifest: Manifest, *, cached: bool) -> None:
         self._write(
-            partial(leases.finish, lease=lease, result=manifest.result, seconds=manifest.seconds, cached=cached)
+            partial(
+                leases.finish,
+                lease=lease,
+                result=manifest.result,
+                seconds=manifest.seconds,
+                cached=cached,
+                size_bytes=manifest.size_bytes,
+            )
         )
         self.services.store.forget_work(lease.step.key)
 

@@ -31,7 +31,10 @@ EXAMPLES = Path(__file__).with_name("examples.json")
 METHODS = ("get", "post", "delete", "put", "patch")
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 OPEN = frozenset({"get_health", "get_readiness"})
-CONTROLS = frozenset({"cancel_job", "pause_job", "resume_job", "retry_job", "change_job", "cancel_sweep"})
+CONTROLS = frozenset(
+    {"cancel_job", "pause_job", "resume_job", "retry_job", "change_job", "cancel_sweep"}
+    | {"delete_job", "restore_job", "delete_sweep", "restore_sweep"}
+)
 WRITING = CONTROLS | {"create_job", "rerun_job", "create_sweep", "create_upload", "delete_upload", "change_sweep"}
 CODES = {
     401: ("unauthenticated", "Log in first", "This needs a login or a token."),

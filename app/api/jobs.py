@@ -65,6 +65,7 @@ class ChangeIn(BaseModel):
         le=controls.GREATEST_PRIORITY,
         description="Which of its owner's jobs comes first: the greatest.",
     )
+    pinned: bool | None = Field(None, description="Whether the store keeps all its steps, however old.")
     visibility: Chosen | None = Field(None, description="Who sees it besides its owner and administrators.")
 
 

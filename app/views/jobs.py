@@ -106,6 +106,7 @@ class JobSummary(Out):
     visibility: str = Field("private", description="Who sees it besides its owner: private, team or all.")
     cancel_requested: bool
     paused_by: str | None = Field(None, description="Who paused it; while steps still run, it is on the way there.")
+    pinned_by: str | None = Field(None, description="Who wants the store to keep all its steps.")
     priority: int = Field(0, description="-2 to 2: which of its owner's jobs comes first.")
     error: JobError | None
     queue: QueueOut
@@ -229,6 +230,7 @@ def _summary(job: Job, steps: Sequence[Step], owner: User, around: Surroundings)
         visibility=job.visibility,
         cancel_requested=job.cancel_requested,
         paused_by=job.paused_by,
+        pinned_by=job.pinned_by,
         priority=job.priority,
         error=JobError.model_validate(job.error) if job.error else None,
         queue=QueueOut(

@@ -20,6 +20,7 @@ def upgrade() -> None:
         op.add_column("jobs", sa.Column(name, sa.String(80)))
     op.add_column("jobs", sa.Column("deleted_at", sa.DateTime(timezone=True)))
     op.create_index("ix_jobs_deleted_at", "jobs", ["deleted_at"])
+    op.add_column("sweeps", sa.Column("deleted_by", sa.String(80)))
     op.add_column("sweeps", sa.Column("deleted_at", sa.DateTime(timezone=True)))
     op.add_column("workers", sa.Column("refuses", sa.String(200)))
     op.create_table(
@@ -37,6 +38,7 @@ def downgrade() -> None:
     op.drop_table("stored_steps")
     op.drop_column("workers", "refuses")
     op.drop_column("sweeps", "deleted_at")
+    op.drop_column("sweeps", "deleted_by")
     op.drop_index("ix_jobs_deleted_at", "jobs")
     for name in ("deleted_at", "deleted_by", "pinned_by"):
         op.drop_column("jobs", name)

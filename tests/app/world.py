@@ -22,7 +22,7 @@ from engine.plan import Plan, StepKind
 from engine.plan import Step as PlanStep
 from engine.sources import Digits
 from engine.spec import Evaluation, JobSpec, Labels, Teacher
-from engine.store import write_manifest
+from engine.store import Manifest, write_manifest
 
 HOLDER = Holder(worker="test:cpu:0", host="test", device="cpu")
 PNG = b"\x89PNG\r\n\x1a\n made up"
@@ -107,10 +107,17 @@ class World:
         with self.services.database.write() as session:
             return leases.record(session, lease, told, blobs)
 
-    def finish(self, lease: Lease, result: dict[str, Any] | None = None, *, cached: bool = False) -> None:
+    def finish(
+        self,
+        lease: Lease,
+        result: dict[str, Any] | None = None,
+        *,
+        cached: bool = False,
+        size_bytes: int | None = None,
+    ) -> None:
         """A step is whole."""
         with self.services.database.write() as session:
-            leases.finish(session, lease, result=result or {}, seconds=1.5, cached=cached)
+            leases.finish(session, lease, result=result or {}, seconds=1.5, cached=cached, size_bytes=size_bytes)
 
     def fail(self, lease: Lease, message: str = "It cannot be done.") -> None:
         """A step cannot be done."""
@@ -156,8 +163,7 @@ class World:
         for told, blobs in self._story(lease):
             self.tell(lease, told, blobs=blobs)
         result = RESULTS.get(lease.step.kind, {})
-        self._publish(lease, result)
-        self.finish(lease, result)
+        self.finish(lease, result, size_bytes=self._publish(lease, result).size_bytes)
 
     def _story(self, lease: Lease) -> Iterator[tuple[events.Event, dict[str, str]]]:
         kind, store = lease.step.kind, self.services.store
@@ -174,7 +180,7 @@ class World:
         yield events.Progress(done=ITERATIONS, total=ITERATIONS, unit="iterations"), {}
         yield events.Log(message="All is well"), {}
 
-    def _publish(self, lease: Lease, result: dict[str, Any]) -> None:
+    def _publish(self, lease: Lease, result: dict[str, Any]) -> Manifest:
         store, step = self.services.store, lease.step
         folder = store.attempt(step.key, lease.fence)
         if step.kind == StepKind.PACKAGE and step.params.get("ipc") != step.params.get("spec", {}).get("ipc"):
@@ -186,7 +192,7 @@ class World:
             (folder / f"{step.params['form']}-{step.params['ipc']}").write_bytes(b"exported")
         facts: dict[str, Any] = {"key": step.key, "kind": step.kind, "params": step.params, "needs": step.needs}
         write_manifest(folder, **facts, result=result, environment={}, seconds=1.5)
-        store.publish(step.key, folder)
+        return store.publish(step.key, folder)
 
 
 RESULTS: dict[str, dict[str, Any]] = {
