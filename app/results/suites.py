@@ -139,7 +139,7 @@ def _as_the_paper(name: str, title: str, data: str, presets: str, **changes: Any
         return _preset(f"{presets}-ipc{ipc}-{word}-paper")
 
     def evaluation(spec: Spec) -> Spec:
-        return spec["evaluation"] | {"baselines": []} | changes.get("evaluation", {})
+        return {**spec["evaluation"], "baselines": [], **changes.get("evaluation", {})}
 
     base = row(10)
     method = base["method"] | changes.get("method", {})
