@@ -52,7 +52,7 @@ def loop(task: Task) -> Measured:
             recipe=recipe,
             statistics=data.statistics,
             seed=0,
-            place=("recover", ipc, 0),
+            places=[("recover", ipc, 0)],
             precision=devices.resolve("auto", task.device),
         )
         for _ in recovery.run(every=max(1, recipe.steps // 100)):

@@ -4,6 +4,7 @@ N images, C channels, H W pixels of the source, S pixels of the square result. A
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,18 +71,31 @@ def draw_mix_box(size: int, *, generator: torch.Generator) -> tuple[int, int, in
     return max(down - half, 0), max(across - half, 0), min(down + half, size), min(across + half, size)
 
 
-def apply_view(images: Tensor, view: View, size: int) -> Tensor:
-    """(N, C, H, W) floats -> (N, C, size, size): crop, antialiased bilinear resize, flip, roll.
+def apply_views(images: Tensor, views: Sequence[View], size: int) -> Tensor:
+    """(N, C, H, W) floats -> (N, C, size, size): each block's crop, antialiased bilinear resize, flip and roll.
 
-    All four are linear and separable, hence two matrix products; their gradient is the same on every run and device.
+    views: of each block of images, which are all as large. All four are linear and separable, hence two matrix products;
+    their gradient is the same on every run and device.
     """
-    top, left, high, wide = (
-        torch.full((1,), edge, device=images.device) for edge in view.box
-    )  # no wait for the device
-    down = resampling_weights(top, high, full=images.shape[2], size=size)[0].roll(view.roll[0], 0)
-    across = resampling_weights(left, wide, full=images.shape[3], size=size)[0]
-    across = (across.flip(0) if view.flip else across).roll(view.roll[1], 0)
-    return down.to(images.dtype) @ (images @ across.to(images.dtype).T)
+    top, left, high, wide = torch.tensor([view.box for view in views]).T
+    down = resampling_weights(top, high, full=images.shape[2], size=size)
+    across = resampling_weights(left, wide, full=images.shape[3], size=size)
+    down = torch.stack([rows.roll(view.roll[0], 0) for rows, view in zip(down, views, strict=True)])
+    across = torch.stack(
+        [
+            (columns.flip(0) if view.flip else columns).roll(view.roll[1], 0)
+            for columns, view in zip(across, views, strict=True)
+        ]
+    )
+    down, across = (sent(weights.to(images.dtype), images.device) for weights in (down, across))
+    columns = images.reshape(len(views), -1, images.shape[3]) @ across.mT
+    seen = down[:, None] @ columns.view(len(views), -1, images.shape[2], size)
+    return seen.view(*images.shape[:2], size, size)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """The same on the device, for which nobody waits: a GPU takes it when it comes to it."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def crop_floats(images: Tensor, boxes: Tensor, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What recovery and students minimise, in nats. N images, K classes, L batch-norm layers."""
+"""What recovery and students minimise, in nats. G blocks, N images of them all, K classes, L batch-norm layers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ FLATNESS_TEMPERATURE = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoverLoss:
-    """The recovery objective and its two parts, each a scalar."""
+    """The recovery objective and its two parts, (G,) each."""
 
     total: Tensor
     ce: Tensor
@@ -22,35 +22,38 @@ class RecoverLoss:
 def recover_loss(logits: Tensor, labels: Tensor, distance: Tensor, *, r_bn: float) -> RecoverLoss:
     """Cross-entropy plus r_bn times the distance of statistics, in fp32.
 
-    logits: (N, K). labels: (N,) classes. distance: () of all layers together: see `weighted_distance`.
+    logits: (N, K), block after block. labels: (N,) classes. distance: (G,) of all layers together: see `weighted_distance`.
     Source: arXiv 2506.24125 eq. 52; weights from FADRM recover.py.
     """
-    ce = F.cross_entropy(logits.float(), labels)
-    bn = distance.to(ce.device)
+    bn = distance.to(logits.device)
+    ce = F.cross_entropy(logits.float(), labels, reduction="none").view(len(bn), -1).mean(1)
     return RecoverLoss(total=ce + r_bn * bn, ce=ce, bn=bn)
 
 
 def committee_loss(losses: Sequence[RecoverLoss], weights: Sequence[float]) -> RecoverLoss:
     """What several teachers say together: the weighted sum of each part."""
     total, ce, bn = (
-        torch.stack([weight * getattr(loss, part) for loss, weight in zip(losses, weights, strict=True)]).sum()
+        torch.stack([weight * getattr(loss, part) for loss, weight in zip(losses, weights, strict=True)]).sum(0)
         for part in ("total", "ce", "bn")
     )
     return RecoverLoss(total=total, ce=ce, bn=bn)
 
 
-def flatness_penalty(logits: Tensor, average: Tensor) -> Tensor:
-    """How far a teacher's answers to images are from those to their moving average: both (N, K) logits -> () nats.
+def flatness_penalties(logits: Tensor, average: Tensor, *, blocks: int) -> Tensor:
+    """How far a teacher's answers to images are from those to their moving average: both (N, K) logits -> (G,) nats.
 
-    Kullback-Leibler divergence at temperature 4, mean over images and classes, the average's answers as the target; no
-    gradient flows to them. It is 0 where both are the same. Source: EDC (arXiv 2404.13733) recover.py, loss_ema_ce.
+    Kullback-Leibler divergence at temperature 4, mean over a block's images and the classes, the average's answers as the
+    target; no gradient flows to them. It is 0 where both are the same. Source: EDC (arXiv 2404.13733) recover.py,
+    loss_ema_ce.
     """
-    return distillation_loss(logits, average.detach(), temperature=FLATNESS_TEMPERATURE) / logits.shape[1]
+    pairs = zip(logits.chunk(blocks), average.detach().chunk(blocks), strict=True)
+    distances = [distillation_loss(own, mean, temperature=FLATNESS_TEMPERATURE) for own, mean in pairs]
+    return torch.stack(distances) / logits.shape[1]
 
 
 def weighted_distance(distances: Tensor, *, first_bn: float) -> Tensor:
-    """Sum of (L,) distances in which the first layer, the closest to the pixels, counts first_bn times."""
-    return distances.sum() + (first_bn - 1) * distances[:1].sum()
+    """(G,): sums of (G, L) distances in which the first layer, the closest to the pixels, counts first_bn times."""
+    return distances.sum(1) + (first_bn - 1) * distances[:, :1].sum(1)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:

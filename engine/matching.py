@@ -16,19 +16,21 @@ from engine.statistics import BatchNormStatistics, ClassStatistics, ConvStatisti
 class Matching:
     """Listens to a teacher while it is open, and tells how far what it heard is from the real images."""
 
-    def __init__(self, teacher: nn.Module, recipe: Recipe, labels: Tensor, observed: Observed) -> None:
-        """labels: (N,) classes of the images that the teacher will be shown."""
+    def __init__(
+        self, teacher: nn.Module, recipe: Recipe, labels: Tensor, observed: Observed, *, blocks: int = 1
+    ) -> None:
+        """labels: (N,) classes of the images that the teacher will be shown, G blocks one after another."""
         self._recipe = recipe
-        self._norms = BatchNormStatistics(teacher)
+        self._norms = BatchNormStatistics(teacher, blocks=blocks)
         self._convs: ConvStatistics | None = None
         self._classes: ClassStatistics | None = None
         if recipe.conv:
             assert observed.conv is not None
-            self._convs = ConvStatistics(teacher, observed.conv)
+            self._convs = ConvStatistics(teacher, observed.conv, blocks=blocks)
         if recipe.class_share:
             assert observed.classes is not None
             mean, var = observed.classes
-            self._classes = ClassStatistics(teacher, (mean[labels], var[labels]))
+            self._classes = ClassStatistics(teacher, (mean[labels], var[labels]), blocks=blocks)
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -41,12 +43,12 @@ class Matching:
         self._open.close()
 
     def distance(self) -> Tensor:
-        """() of the last forward pass: batch norms, of which the first counts more, then convolutions."""
+        """(G,) of the last forward pass: batch norms, of which the first counts more, then convolutions."""
         first_bn, share = self._recipe.first_bn, self._recipe.class_share
         distance = weighted_distance(self._norms.distances(), first_bn=first_bn)
         if self._classes is not None:
             of_classes = weighted_distance(self._classes.distances(), first_bn=first_bn)
             distance = (1 - share) * distance + share * of_classes
         if self._convs is not None:
-            distance = distance + self._convs.distances().sum()
+            distance = distance + self._convs.distances().sum(1)
         return distance

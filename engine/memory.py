@@ -6,6 +6,7 @@ was measured. Estimates are meant to be a little too high, and to be within a fa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from engine.datasets import Facts
@@ -20,6 +21,7 @@ RESIDENT_BYTES = 4 * GIB  # of real images at most: larger arrays are read from 
 SCORED_TOGETHER = 64  # real images that a teacher looks at in one go
 NUMBER_BYTES = 4  # float32; with bfloat16 it is less
 TRAINED_COPIES = 4  # weights, gradients, and two moments of the optimiser
+TOGETHER_BYTES = GIB  # that recovery lets autograd keep, where blocks of images may share a batch
 FORWARD_SHARE = 0.3  # of what a backward pass would keep, alive at once where there is none
 
 # Millions of numbers that autograd keeps of one image until the backward pass: at 32 px in the small form, and at 224 px.
@@ -62,6 +64,15 @@ def needed(step: Step, spec: JobSpec, facts: Facts) -> Memory:
     return Memory(PROCESS_BYTES, int(tensors) + images + WORKSPACE_BYTES)
 
 
+def blocks_together(networks: Iterable[str], *, side: int, block: int) -> int:
+    """How many blocks of so many images of that side, px, recovery takes as one batch.
+
+    The same wherever it runs: on a small image's network a GPU is full by then, and a CPU gains no more (measured).
+    """
+    kept = block * max(_kept(name, side) for name in networks)
+    return max(1, int(TOGETHER_BYTES / kept))
+
+
 def _tensors(step: Step, spec: JobSpec, facts: Facts) -> float:
     """Bytes of networks and of what they keep; 0 where none is used."""
     params, side = step.params, facts.resolution
@@ -77,9 +88,12 @@ def _tensors(step: Step, spec: JobSpec, facts: Facts) -> float:
             taken = 0.0 if params["choice"] == "random" else _looking(networks[:1], SCORED_TOGETHER, side)
         case StepKind.RECOVER:
             recipe = params["recipe"]
-            together = min(recipe["batch"], len(facts.classes)) * (2 if recipe["teachers"] == "pairs" else 1)
+            block, ipcs = min(recipe["batch"], len(facts.classes)), params["ipc_stop"] - params["ipc_start"]
+            alone = recipe["teachers"] != "turns" and len(networks) > 1
+            blocks = 1 if alone else min(ipcs, blocks_together(networks, side=max(recipe["sizes"]), block=block))
+            asked = 2 if recipe["teachers"] == "pairs" else 1
             kept = max(_kept(name, max(recipe["sizes"])) for name in networks)
-            taken = sum(map(_weights, networks)) + together * kept
+            taken = sum(map(_weights, networks)) + asked * blocks * block * kept
         case StepKind.RELABEL:
             labels = params["labels"]
             taken = 0.0 if labels["recipe_only"] else _looking(networks, labels["batch_size"], side)

@@ -1,21 +1,23 @@
-"""The loop of every method that optimises, for one block of images: look, descend, and between stages resize and mix.
+"""The loop of every method that optimises, for some blocks of images: look, descend, and between stages resize and mix.
 
-N images (one per class of the block), C channels, H W pixels, K classes.
+A block is what shares statistics, a crop, a flip and a roll: several go through a teacher as one batch, and each comes to
+what it would alone. G blocks, N images of them all (one per class of each block), C channels, H W pixels, K classes.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from engine.augment import View, apply_view, draw_view
+from engine.augment import View, apply_views, draw_view
 from engine.committee import Vote, votes
 from engine.datasets import Statistics
 from engine.errors import Diverged
-from engine.losses import RecoverLoss, committee_loss, flatness_penalty, recover_loss
+from engine.losses import RecoverLoss, committee_loss, flatness_penalties, recover_loss
 from engine.matching import Matching
 from engine.methods import Recipe
 from engine.models import frozen
@@ -30,27 +32,39 @@ AVERAGE_KEPT = 0.99  # of the images' moving average, an iteration (EDC, arXiv 2
 CHANNELS = 3
 
 
+Place = tuple[str | int, ...]  # what tells a block from others: of the job's randomness it has its own
+
+
+class Losses(NamedTuple):
+    """Of one block, nats."""
+
+    total: float
+    ce: float  # cross-entropy
+    bn: float  # distance of statistics
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Iteration:
-    """What one iteration did. The losses are those before its step, in nats; None where they were not fetched."""
+    """What one iteration did. The losses are those before its step; None where they were not fetched."""
 
     step: int  # counted from 0 over the whole budget
     stage: int
     size: int  # px
     teachers: tuple[int, ...]  # that were asked
     lr: float
-    losses: tuple[float, float, float] | None  # total, cross-entropy, distance of statistics
+    losses: tuple[Losses, ...] | None  # of each block
     ends_stage: bool
     injects_into: int | None  # px; the patches are mixed in before the next iteration, at this resolution
 
 
 class Recovery:
-    """A block of images under optimisation. Its state can be taken out and put back between any two iterations.
+    """Blocks of images under optimisation. Their state can be taken out and put back between any two iterations.
 
-    teachers: put into eval mode, without gradients, channels last. patches: (N, C, H, W) normalised; None from noise.
-    labels: (N,) classes. observed: of each teacher, where the recipe asks for more than batch norm remembers.
-    place: what tells this block from others (ipc, block). views: the crop, flip and roll of iteration t at S px,
-    views(t, S); by default drawn from (seed, place, t) and nothing else.
+    teachers: put into eval mode, without gradients, channels last. patches: (N, C, H, W) normalised, block after block;
+    None from noise. labels: (N,) classes. places: of each block, which all have as many images; more than one where
+    `can_share` says so. observed: of each teacher, where the recipe asks for more than batch norm remembers.
+    views: the crop, flip and roll of iteration t at S px, views(t, S), of each block; by default drawn from (seed, place, t)
+    and nothing else.
     """
 
     def __init__(  # noqa: PLR0913 - what a block is made of
@@ -62,31 +76,32 @@ class Recovery:
         recipe: Recipe,
         statistics: Statistics,
         seed: int,
-        place: tuple[str | int, ...],
+        places: Sequence[Place],
         flip: bool = True,
         precision: Precision = "fp32",
         observed: Sequence[Observed] = (),
-        views: Callable[[int, int], View | None] | None = None,
+        views: Callable[[int, int], Sequence[View]] | None = None,
     ) -> None:
         self.recipe = recipe
         self.step = 0  # iterations done
         self._teachers = [frozen(teacher).to(memory_format=torch.channels_last) for teacher in teachers]
         known = observed or [Observed()] * len(teachers)
         self._matchings = [
-            Matching(teacher, recipe, labels, seen) for teacher, seen in zip(self._teachers, known, strict=True)
+            Matching(teacher, recipe, labels, seen, blocks=len(places))
+            for teacher, seen in zip(self._teachers, known, strict=True)
         ]
         priors_pct = [seen.crops_top1_pct or 0.0 for seen in known]
-        self._votes = partial(votes, recipe.teachers, priors_pct=priors_pct, seed=seed, place=place)
+        self._votes = partial(votes, recipe.teachers, priors_pct=priors_pct, seed=seed, place=places[0])
         self._patches, self._labels, self._precision = patches, labels, precision
         self._low, self._high = limits(statistics, labels.device)
-        self._views = views or partial(recovery_view, recipe, flip, seed, place)
+        self._views = views or partial(recovery_views, recipe, flip, seed, places)
         self._scaler = gradient_scaler(precision, labels.device)
         size = recipe.sizes[0]
-        self._open(0, noise(labels, size, seed, place) if patches is None else resized(patches, size))
+        self._open(0, noise(labels, size, seed, places) if patches is None else resized(patches, size))
 
     @property
     def images(self) -> Tensor:
-        """(N, C, S, S) normalised, as they are now: S is the size of the stage. Not to be written to."""
+        """(N, C, S, S) normalised, block after block, as they are now: S is the size of the stage. Not to be written to."""
         return self._images.detach()
 
     def run(self, *, every: int = 1) -> Iterator[Iteration]:
@@ -160,60 +175,79 @@ class Recovery:
     def _descend(self, asked: Sequence[Vote], lr: float) -> RecoverLoss:
         """One step of Adam and the clip behind it."""
         size = self.recipe.sizes[self._stage]
-        view = self._views(self.step, size)
-        losses = [self._loss(vote.teacher, view, size) for vote in asked]
+        views = self._views(self.step, size)
+        losses = [self._loss(vote.teacher, views, size) for vote in asked]
         loss = losses[0] if len(asked) == 1 else committee_loss(losses, [vote.weight for vote in asked])
         if self._average is not None:
             self._average.lerp_(self.images, 1 - AVERAGE_KEPT)
         self._adam.param_groups[0]["lr"] = lr
         self._adam.zero_grad()
-        torch.autograd.backward(self._scaler.scale(loss.total))
+        torch.autograd.backward(self._scaler.scale(loss.total.sum()))
         self._scaler.step(self._adam)
         self._scaler.update()
         with torch.no_grad():
             torch.clamp(self._images, self._low, self._high, out=self._images)
         return loss
 
-    def _loss(self, teacher: int, view: View | None, size: int) -> RecoverLoss:
+    def _loss(self, teacher: int, views: Sequence[View], size: int) -> RecoverLoss:
         """What one teacher says about the images, and how much it differs from what it says of their moving average."""
         model, matching = self._teachers[teacher], self._matchings[teacher]
-        inputs = _seen(self._images, view, size)
+        inputs = _seen(self._images, views, size)
         logits, loss = objective(model, matching, inputs, self._labels, self.recipe, self._precision)
         if self._average is None:
             return loss
         with torch.no_grad(), computing(self._precision, inputs.device):
-            average = model(_seen(self._average, view, size).contiguous(memory_format=torch.channels_last))
-        penalty = self.recipe.flatness * flatness_penalty(logits, average)
+            average = model(_seen(self._average, views, size).contiguous(memory_format=torch.channels_last))
+        penalty = self.recipe.flatness * flatness_penalties(logits, average, blocks=len(loss.total))
         return RecoverLoss(total=loss.total + penalty, ce=loss.ce, bn=loss.bn)
 
-    def _told(self, loss: RecoverLoss, ends_stage: bool) -> tuple[float, float, float]:
+    def _told(self, loss: RecoverLoss, ends_stage: bool) -> tuple[Losses, ...]:
         """The losses as numbers, fetched from the device at once."""
-        whole = torch.isfinite(self.images).all().float() if ends_stage else torch.ones_like(loss.total)
-        total, ce, bn, finite = torch.stack([loss.total, loss.ce, loss.bn, whole]).detach().double().tolist()
-        if not finite or not math.isfinite(total):
+        whole = torch.isfinite(self.images).all().float() if ends_stage else loss.total.new_ones(())
+        rows = torch.stack([loss.total, loss.ce, loss.bn, whole.expand_as(loss.total)], 1).detach().double().tolist()
+        told = tuple(Losses(*row[:3]) for row in rows)
+        if not rows[0][3] or not all(math.isfinite(losses.total) for losses in told):
             raise Diverged("recovery", self.step - 1)
-        return total, ce, bn
+        return told
 
 
-def noise(labels: Tensor, size: int, seed: int, place: tuple[str | int, ...]) -> Tensor:
+def can_share(recipe: Recipe, teachers: int, precision: Precision) -> bool:
+    """Whether blocks may go through the teachers as one batch, and each still come to what it would alone.
+
+    Not where each draws whom it asks, nor where an overflow of one (fp16) would hold up the others.
+    """
+    return (recipe.teachers == "turns" or teachers == 1) and precision != "fp16"
+
+
+def noise(labels: Tensor, size: int, seed: int, places: Sequence[Place]) -> Tensor:
     """(N, C, size, size) of a standard normal distribution in normalised space, as SRe2L's data_synthesis.py starts."""
-    chance = generator(seed, *place, "noise")
-    return torch.randn(len(labels), CHANNELS, size, size, generator=chance).to(labels.device)
+    count = len(labels) // len(places)
+    chances = [generator(seed, *place, "noise") for place in places]
+    return torch.cat([torch.randn(count, CHANNELS, size, size, generator=chance) for chance in chances]).to(
+        labels.device
+    )
 
 
-def recovery_view(
-    recipe: Recipe, flip: bool, seed: int, place: tuple[str | int, ...], step: int, size: int
-) -> View | None:
-    """The crop, flip and roll of one iteration: they depend on its place, not on how recovery got there."""
+def recovery_views(
+    recipe: Recipe, flip: bool, seed: int, places: Sequence[Place], step: int, size: int
+) -> tuple[View, ...]:
+    """Each block's crop, flip and roll in one iteration: they depend on its place, not on how recovery got there.
+
+    None at all where the recipe has no augmentation.
+    """
     if not (recipe.crop or flip or recipe.jitter):
-        return None
-    return draw_view(
-        size=size,
-        crop=recipe.crop,
-        flip=flip,
-        jitter=recipe.jitter,
-        generator=generator(seed, *place, step),
-        least_crop=recipe.smallest_crop(step),
+        return ()
+    least_crop = recipe.smallest_crop(step)
+    return tuple(
+        draw_view(
+            size=size,
+            crop=recipe.crop,
+            flip=flip,
+            jitter=recipe.jitter,
+            generator=generator(seed, *place, step),
+            least_crop=least_crop,
+        )
+        for place in places
     )
 
 
@@ -239,6 +273,6 @@ def objective(
     return logits, recover_loss(logits, labels, matching.distance(), r_bn=recipe.r_bn)
 
 
-def _seen(images: Tensor, view: View | None, size: int) -> Tensor:
-    """(N, C, size, size): the images through a view."""
-    return images if view is None else apply_view(images, view, size)
+def _seen(images: Tensor, views: Sequence[View], size: int) -> Tensor:
+    """(N, C, size, size): the images through the views of their blocks."""
+    return apply_views(images, views, size) if views else images

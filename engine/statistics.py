@@ -1,9 +1,10 @@
 """What layers of a teacher see of a batch, beside what they are known to see of the real data.
 
-N images, C channels, H W pixels, L layers.
+G blocks, each with statistics of its own; N images of them all, block after block; C channels, H W pixels, L layers.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ Moments = tuple[Tensor, Tensor]  # mean and biased variance
 class Listener:
     """Listens to what enters some layers while it is open, and leaves nothing behind when it closes.
 
-    listener = Listener(batch_norms(model), ChannelStatistics.apply)
+    listener = Listener(batch_norms(model), image_moments)
     with listener:
         logits = model(images)
     moments = listener.heard()
@@ -68,38 +69,38 @@ def convolutions(model: nn.Module) -> list[nn.Conv2d]:
 
 
 class _ChannelListener(Listener):
-    """Hears the statistics of a batch's channels, and tells how far they are from others."""
+    """Hears the statistics of each block's channels, and tells how far they are from others."""
 
-    def __init__(self, layers: Sequence[nn.Module], widths: Sequence[int]) -> None:
+    def __init__(self, layers: Sequence[nn.Module], widths: Sequence[int], blocks: int) -> None:
         """widths: C of each layer."""
-        super().__init__(layers, ChannelStatistics.apply)
+        super().__init__(layers, partial(channel_moments, blocks=blocks))
         self._widths = torch.tensor([*widths, *widths])
 
     def _distances_to(self, real: Tensor) -> Tensor:
-        """real: (2 * sum of C,) means of all layers, then their variances -> (L,) sums of the norms of both."""
+        """real: (2 * sum of C,) means of all layers, then their variances -> (G, L) sums of the norms of both."""
         moments = self.heard()
-        gaps = real - torch.cat([mean for mean, _ in moments] + [var for _, var in moments])
+        gaps = real - torch.cat([mean for mean, _ in moments] + [var for _, var in moments], 1)
         self._widths = self._widths.to(gaps.device)
-        squares = torch.segment_reduce(gaps.square(), "sum", lengths=self._widths, unsafe=True)
-        distances: Tensor = squares.clamp(min=TINY).sqrt().view(2, -1).sum(0)
+        squares = torch.segment_reduce(gaps.square().T.contiguous(), "sum", lengths=self._widths, unsafe=True)
+        distances: Tensor = squares.clamp(min=TINY).sqrt().unflatten(0, (2, -1)).sum(0).T
         return distances
 
 
 class BatchNormStatistics(_ChannelListener):
     """What every BatchNorm2d of a model sees, beside what it remembers."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._norms = batch_norms(model)
-        super().__init__(self._norms, [layer.num_features for layer in self._norms])
+    def __init__(self, model: nn.Module, *, blocks: int = 1) -> None:
+        self._norms, self._blocks = batch_norms(model), blocks
+        super().__init__(self._norms, [layer.num_features for layer in self._norms], blocks)
 
     def distances(self) -> Tensor:
-        """(L,) fp32: each layer's distance in the last forward pass, in the order of `modules()`; empty without layers.
+        """(G, L) fp32: each layer's distance in the last forward pass, in the order of `modules()`; (G, 0) without layers.
 
         Of a layer: ||mean - running mean|| + ||variance - running variance||. The norms are not squared and the batch
         variance is biased, as in the authors' code. Source: arXiv 2506.24125 eq. 52; FADRM utils_recover.py.
         """
         if not self._norms:
-            return torch.zeros(0)
+            return torch.zeros(self._blocks, 0)
         return self._distances_to(self._remembered())
 
     def _remembered(self) -> Tensor:
@@ -114,14 +115,14 @@ class ConvStatistics(_ChannelListener):
     Source: G-VBSM (arXiv 2311.17950) recover/utils.py, ConvFeatureHook, of which the channel statistics are taken.
     """
 
-    def __init__(self, model: nn.Module, real: Moments) -> None:
+    def __init__(self, model: nn.Module, real: Moments, *, blocks: int = 1) -> None:
         """real: (sum of C,) each, layer after layer."""
         layers = convolutions(model)
-        super().__init__(layers, [layer.in_channels for layer in layers])
+        super().__init__(layers, [layer.in_channels for layer in layers], blocks)
         self._real = torch.cat(real)
 
     def distances(self) -> Tensor:
-        """(L,) fp32: of each layer as `BatchNormStatistics` counts them."""
+        """(G, L) fp32: of each layer as `BatchNormStatistics` counts them."""
         return self._distances_to(self._real)
 
 
@@ -134,20 +135,20 @@ class ClassStatistics(Listener):
     Source: EDC (arXiv 2404.13733), soft category-aware matching; recover/utils.py, BNFeatureHook.
     """
 
-    def __init__(self, model: nn.Module, real: Moments) -> None:
+    def __init__(self, model: nn.Module, real: Moments, *, blocks: int = 1) -> None:
         """real: (N, sum of C) each, of each image's class, layer after layer."""
-        layers = batch_norms(model)
+        layers, self._blocks = batch_norms(model), blocks
         super().__init__(layers, image_moments)
         widths = [layer.num_features for layer in layers]
         self._real = list(zip(*(torch.split(values, widths, 1) for values in real), strict=True))
 
     def distances(self) -> Tensor:
-        """(L,) fp32: of each layer, the mean over the images of ||mean - class's|| + ||variance - class's||."""
+        """(G, L) fp32: of each layer, the mean over a block's images of ||mean - class's|| + ||variance - class's||."""
         distances = [
-            ((mean - real_mean).norm(dim=1) + (var - real_var).norm(dim=1)).mean()
+            (mean - real_mean).norm(dim=1) + (var - real_var).norm(dim=1)
             for (mean, var), (real_mean, real_var) in zip(self.heard(), self._real, strict=True)
         ]
-        return torch.stack(distances)
+        return torch.stack(distances, 1).view(self._blocks, -1, len(distances)).mean(1)
 
 
 def image_moments(features: Tensor) -> Moments:
@@ -157,36 +158,71 @@ def image_moments(features: Tensor) -> Moments:
     return mean, (features - mean[:, :, None, None]).square().mean((2, 3))
 
 
-class ChannelStatistics(torch.autograd.Function):
-    """(N, C, H, W) in any precision -> mean and biased variance of each channel, (C,) fp32 each.
+def channel_moments(features: Tensor, *, blocks: int = 1) -> Moments:
+    """(N, C, H, W) in any precision -> mean and biased variance of each block's channels, (G, C) fp32 each.
 
     torch.var_mean gives the same numbers, but takes 30 times as long on a CPU, and its gradient four passes over the
     features instead of one.
     """
+    mean, var = _ChannelMoments.apply(features, blocks)
+    return mean, var
+
+
+class _ChannelMoments(torch.autograd.Function):
+    """`channel_moments`, and a gradient in the type of the features."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor) -> tuple[Tensor, Tensor]:
-        mean, var = _moments(features)
+    def forward(ctx: Any, features: Tensor, blocks: int) -> Moments:
+        if features.device.type == "cpu" or blocks == 1:
+            moments = [_moments(part) for part in features.chunk(blocks)]
+            mean, var = (torch.stack(column) for column in zip(*moments, strict=True))
+        else:
+            mean, var = moments_at_once(features, blocks)
         ctx.save_for_backward(features, mean)
         return mean, var
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         features, mean = ctx.saved_tensors
-        count = features.numel() // len(mean)
-        by_mean, by_var = (grad / count for grad in grads)
-        # by_mean + 2 by_var (x - mean), as batch norm computes it: one pass, in fp32 inside, over features of any type
-        return F.batch_norm(features, mean, torch.ones_like(mean), 2 * by_var, by_mean, eps=0.0)
+        by_mean, by_var = (grad * mean.numel() / features.numel() for grad in grads)
+        if features.device.type == "cpu" or len(mean) == 1:
+            given = zip(features.chunk(len(mean)), mean, 2 * by_var, by_mean, strict=True)
+            parts = [_straight(*one) for one in given]
+            return parts[0] if len(parts) == 1 else torch.cat(parts), None
+        return lines_at_once(features, 2 * by_var, by_mean - 2 * by_var * mean), None
 
 
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(features: Tensor) -> Moments:
     """Mean and biased variance of each channel; on a CPU in parts of about ROWS pixels, for the sake of exactness."""
     if features.device.type != "cpu":
-        return torch.batch_norm_update_stats(features, None, None, 0.0)
+        mean, var = torch.batch_norm_update_stats(features, None, None, 0.0)
+        return mean, var
     parts = torch.split(features, max(1, ROWS // features[0, 0].numel()))
     ignored = torch.ones(2, features.shape[1])  # running statistics; their presence makes it answer in fp32
     moments = [torch.batch_norm_update_stats(part, ignored[0], ignored[1], 0.0) for part in parts]
+    if len(moments) == 1:
+        return moments[0][0], moments[0][1]
     means, variances = (torch.stack(column) for column in zip(*moments, strict=True))
     share = torch.tensor([len(part) / len(features) for part in parts])[:, None]
     mean = (share * means).sum(0)
     return mean, (share * (variances + (means - mean).square())).sum(0)
+
+
+def _straight(features: Tensor, mean: Tensor, slope: Tensor, height: Tensor) -> Tensor:
+    """slope * (features - mean) + height, (C,) each, as batch norm computes it: one pass, fp32 inside, any type outside."""
+    return F.batch_norm(features, mean, torch.ones_like(mean), slope, height, eps=0.0)
+
+
+def moments_at_once(features: Tensor, blocks: int) -> Moments:
+    """As `channel_moments`, without a launch for each block: sums of values and of their squares, in fp32."""
+    grouped, count = features.unflatten(0, (blocks, -1)), features.numel() // features.shape[1] // blocks
+    mean = grouped.sum((1, 3, 4), dtype=torch.float32) / count
+    norm = torch.linalg.vector_norm(grouped, dim=(1, 3, 4), dtype=torch.float32)
+    return mean, (norm.square() / count - mean.square()).clamp(min=0)
+
+
+def lines_at_once(features: Tensor, slope: Tensor, height: Tensor) -> Tensor:
+    """slope * features + height, (G, C) each, in the type of the features, without a launch for each block."""
+    grouped = features.unflatten(0, (len(slope), -1))
+    slope, height = slope[:, None, :, None, None], height[:, None, :, None, None]
+    return torch.addcmul(height, grouped, slope, out=torch.empty_like(grouped)).flatten(0, 1)

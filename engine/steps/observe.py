@@ -27,7 +27,7 @@ from engine.patches import SCORED_PIXELS, cut
 from engine.pixels import normalised
 from engine.precision import Precision, computing
 from engine.randomness import generator
-from engine.statistics import ChannelStatistics, Listener, Moments, batch_norms, convolutions, image_moments
+from engine.statistics import Listener, Moments, batch_norms, channel_moments, convolutions, image_moments
 
 
 def observe(context: Context[ObserveParams]) -> Telling:
@@ -116,7 +116,7 @@ class _Watch:
 
     def _listen(self, images: Tensor, labels: Tensor) -> None:
         """Add what the layers see of (B, 3, S, S) normalised images of classes (B,)."""
-        convs = Listener(convolutions(self.model), ChannelStatistics.apply)
+        convs = Listener(convolutions(self.model), channel_moments)
         norms = Listener(batch_norms(self.model), image_moments)
         with ExitStack() as listening:
             if self.params.conv:
@@ -126,7 +126,7 @@ class _Watch:
             self._logits(images)
         if self.params.conv:
             mean, var = _joined(convs.heard())
-            self.conv += len(images) * torch.stack([mean, var + mean.square()])
+            self.conv += len(images) * torch.cat([mean, var + mean.square()])
         if self.params.classes:
             member = F.one_hot(labels, self.data.num_classes).double()  # a product adds in the same order on every run
             self.classes += torch.stack([member.T @ values for values in _joined(norms.heard())])

@@ -1,14 +1,15 @@
-"""Optimises images for a range of ipc indices: one image per class at a time, in blocks of classes that share batch statistics.
+"""Optimises images for a range of ipc indices, in blocks of classes (one image each) that share batch statistics.
 
-Leaves images.npy (I, K, 3, S, S) uint8. I images per class of this shard, K classes, N images of a block, S pixels a side.
+As many blocks go through the teachers at once as memory allows: a turn. Leaves images.npy (I, K, 3, S, S) uint8.
+I images per class of this shard, K classes, N images of a turn, S pixels a side.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby
 from typing import NamedTuple, Self
 
 import torch
@@ -18,14 +19,15 @@ from engine import arrays
 from engine import device as devices
 from engine.checkpoint import Checkpoint, taken_from, under
 from engine.context import Context, State, Telling
-from engine.data import RealData, chunks, images_of, real_data, teachers
+from engine.data import RealData, chunks, images_of, real_data, teacher_facts, teachers
 from engine.events import Event, Injection, Metric, Preview, Progress, Started
+from engine.memory import blocks_together
 from engine.methods import Recipe
 from engine.observed import Observed
 from engine.params import RecoverParams
 from engine.pixels import denormalised, normalised, to_pixels
 from engine.precision import Precision, computing
-from engine.recovery import Iteration, Recovery, inject
+from engine.recovery import Iteration, Recovery, can_share, inject
 from engine.sheets import contact_sheet, sheet_columns, sheet_tile
 
 CURVE_POINTS = 100  # of the first block's curves
@@ -47,16 +49,16 @@ class Block(NamedTuple):
 
 
 def recover(context: Context[RecoverParams]) -> Telling:
-    """Blocks one after another; the curves and previews over time are those of the first."""
+    """Turns one after another; the curves and previews over time are those of the first block."""
     shard = _Shard.begin(context)
     resumed = shard.restore(context.resumed())
     yield Started(total=shard.total, unit=UNIT, resumed_at=shard.done(resumed), device=str(context.device))
-    for index in range(len(shard.ends), len(shard.blocks)):
-        recovery = resumed or shard.recovery(index)
+    while shard.turn < len(shard.turns):
+        recovery = resumed or shard.recovery()
         resumed = None
         yield from _optimise(context, shard, recovery)
         yield from _keep(shard, recovery)
-        if index + 1 < len(shard.blocks):
+        if shard.turn < len(shard.turns):
             yield from context.pause(shard.done(None), lambda: shard.state(None))
     return {
         "loss_end": sum(shard.ends) / len(shard.ends),
@@ -68,8 +70,8 @@ def recover(context: Context[RecoverParams]) -> Telling:
 
 
 def _optimise(context: Context[RecoverParams], shard: _Shard, recovery: Recovery) -> Iterator[Event]:
-    """Spend the budget of one block."""
-    first, steps = not shard.ends, shard.recipe.steps
+    """Spend the budget of one turn."""
+    first, steps = shard.turn == 0, shard.recipe.steps
     every = max(1, steps // CURVE_POINTS) if first else steps
     shown = preview_steps(shard.recipe)
     if first and recovery.step == 0:
@@ -82,7 +84,7 @@ def _optimise(context: Context[RecoverParams], shard: _Shard, recovery: Recovery
         if first and told.injects_into is not None:
             yield from _injection(shard, recovery, told, told.injects_into)
         if told.ends_stage and told.losses is not None:
-            shard.last_loss = told.losses[0]
+            shard.last_losses = [losses.total for losses in told.losses]
         if recovery.step % max(1, steps // CURVE_POINTS) == 0:
             yield Progress(done=shard.done(recovery), total=shard.total, unit=UNIT)
         if recovery.step < steps:
@@ -99,29 +101,33 @@ def _injection(shard: _Shard, recovery: Recovery, told: Iteration, size: int) ->
     """The images right before and right after their patches are mixed in: the engine mixes them before the next step."""
     yield from shard.show(recovery.images, told.step)
     yield Injection(x=told.step, alpha=shard.recipe.alpha, size_from=told.size, size_to=size)
-    patches = shard.patches(0)
+    patches = shard.patches()
     assert patches is not None  # what is told to be mixed in is there
-    yield from shard.show(inject(recovery.images, patches, size=size, alpha=shard.recipe.alpha), told.step + 1)
+    count = shard.turns[0][0].size
+    mixed = inject(recovery.images[:count], patches[:count], size=size, alpha=shard.recipe.alpha)
+    yield from shard.show(mixed, told.step + 1)
 
 
 def _keep(shard: _Shard, recovery: Recovery) -> Iterator[Event]:
-    """Store a block that is done, and tell how it ended."""
-    block = shard.blocks[len(shard.ends)]
+    """Store the blocks of a turn that is done, and tell how they ended."""
     pixels = to_pixels(denormalised(recovery.images, shard.data.statistics), rounding=shard.recipe.rounding)
-    shard.images[shard.kept : shard.kept + block.size] = pixels.cpu()
-    if not shard.ends:  # one sheet for each x: those of later images would take its place
+    shard.images[shard.kept : shard.kept + len(pixels)] = pixels.cpu()
+    if shard.turn == 0:  # one sheet for each x: those of later images would take its place
         yield from shard.show(recovery.images, shard.recipe.steps)
-    shard.entropies.append(shard.entropy_bits(recovery.images))
-    shard.ends.append(shard.last_loss)
-    if block.stop == shard.data.num_classes:
-        ends = shard.ends[-math.ceil(block.stop / shard.recipe.batch) :]
-        yield Metric(x=block.ipc, values={"recover.loss_end": sum(ends) / len(ends)})
+    blocks = shard.turns[shard.turn]
+    for block, images, loss in zip(blocks, recovery.images.chunk(len(blocks)), shard.last_losses, strict=True):
+        shard.entropies.append(shard.entropy_bits(images))
+        shard.ends.append(loss)
+        if block.stop == shard.data.num_classes:
+            ends = shard.ends[-math.ceil(block.stop / shard.recipe.batch) :]
+            yield Metric(x=block.ipc, values={"recover.loss_end": sum(ends) / len(ends)})
+    shard.turn += 1
     yield Progress(done=shard.done(None), total=shard.total, unit=UNIT)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Shard:
-    """The blocks of one step, and how far they are."""
+    """The blocks of one step, in turns, and how far they are."""
 
     context: Context[RecoverParams]
     data: RealData
@@ -131,10 +137,11 @@ class _Shard:
     precision: Precision
     sources: Tensor | None  # (I, K, 3, S, S) uint8, of the whole job; None from noise
     images: Tensor  # (I * K, 3, S, S) uint8, on the disk: block after block
-    blocks: list[Block]
-    ends: list[float]  # total loss at the end of each block that is done, nats
-    entropies: list[float]  # mean entropy of the images of each block that is done, bits
-    last_loss: float = math.nan
+    turns: list[tuple[Block, ...]]
+    turn: int = 0  # that is under way
+    ends: list[float] = field(default_factory=list)  # total loss at the end of each block that is done, nats
+    entropies: list[float] = field(default_factory=list)  # mean of the images of each block that is done, bits
+    last_losses: list[float] = field(default_factory=list)  # of the turn's blocks
 
     @classmethod
     def begin(cls, context: Context[RecoverParams]) -> Self:
@@ -152,48 +159,42 @@ class _Shard:
             precision=precision,
             sources=images_of([context.folder("patches")]) if params.recipe.start == "patches" else None,
             images=images.view(-1, 3, side, side),
-            blocks=[
-                Block(ipc=ipc, start=start, stop=stop)
-                for ipc in range(params.ipc_start, params.ipc_stop)
-                for start, stop in chunks(data.num_classes, params.recipe.batch)
-            ],
-            ends=[],
-            entropies=[],
+            turns=_turns(context, data, precision),
         )
 
     @property
     def kept(self) -> int:
-        """Images of the blocks that are done."""
-        return sum(block.size for block in self.blocks[: len(self.ends)])
+        """Images of the turns that are done."""
+        return sum(block.size for blocks in self.turns[: self.turn] for block in blocks)
 
     @property
     def total(self) -> int:
         return self.recipe.steps * len(self.images)
 
     def done(self, recovery: Recovery | None) -> int:
-        """Image-iterations so far, of which `recovery`'s are those of the block under way."""
-        under_way = 0 if recovery is None else recovery.step * self.blocks[len(self.ends)].size
+        """Image-iterations so far, of which `recovery`'s are those of the turn under way."""
+        under_way = 0 if recovery is None else recovery.step * len(recovery.images)
         return self.recipe.steps * self.kept + under_way
 
-    def patches(self, index: int) -> Tensor | None:
-        """(N, 3, S, S) normalised: what the images of a block start from, if it is not noise."""
+    def patches(self) -> Tensor | None:
+        """(N, 3, S, S) normalised: what the images of the turn start from, if it is not noise."""
         if self.sources is None:
             return None
-        block = self.blocks[index]
-        pixels = self.sources[block.ipc, block.start : block.stop].to(self.context.device)
-        return normalised(pixels, self.data.statistics)
+        pixels = torch.cat([self.sources[block.ipc, block.start : block.stop] for block in self.turns[self.turn]])
+        return normalised(pixels.to(self.context.device), self.data.statistics)
 
-    def recovery(self, index: int) -> Recovery:
-        """A block before its first iteration. Its randomness depends on the job's seed, ipc and classes alone."""
-        block = self.blocks[index]
+    def recovery(self) -> Recovery:
+        """The turn before its first iteration. A block's randomness depends on the job's seed, ipc and classes alone."""
+        blocks = self.turns[self.turn]
+        labels = torch.cat([torch.arange(block.start, block.stop) for block in blocks])
         return Recovery(
             teachers=self.teachers,
-            patches=self.patches(index),
-            labels=torch.arange(block.start, block.stop, device=self.context.device),
+            patches=self.patches(),
+            labels=labels.to(self.context.device),
             recipe=self.recipe,
             statistics=self.data.statistics,
             seed=self.context.params.seed,
-            place=("recover", block.ipc, block.start),
+            places=[("recover", block.ipc, block.start) for block in blocks],
             flip=self.context.params.flip,
             precision=self.precision,
             observed=self.observed,
@@ -202,29 +203,35 @@ class _Shard:
     def state(self, recovery: Recovery | None) -> State:
         """Everything that the rest of the shard depends on."""
         tensors = {} if recovery is None else under("recovery", recovery.state())
-        facts = {"ends": self.ends, "entropies": self.entropies, "last_loss": self.last_loss}
+        facts = {
+            "turn": self.turn,
+            "ends": self.ends,
+            "entropies": self.entropies,
+            "last_losses": self.last_losses,
+        }
         return {**tensors, "images": self.images[: self.kept]}, facts
 
     def restore(self, found: Checkpoint | None) -> Recovery | None:
-        """Go on from a checkpoint; returns the block under way, if it was taken in the middle of one."""
+        """Go on from a checkpoint; returns the turn under way, if it was taken in the middle of one."""
         if found is None:
             return None
+        self.turn, self.last_losses = found.facts["turn"], found.facts["last_losses"]
         self.ends, self.entropies = found.facts["ends"], found.facts["entropies"]
-        self.last_loss = found.facts["last_loss"]
         self.images[: self.kept] = found.tensors["images"]
         state = taken_from("recovery", found.tensors)
         if not state:
             return None
-        recovery = self.recovery(len(self.ends))
+        recovery = self.recovery()
         recovery.restore(state)
         return recovery
 
     def show(self, images: Tensor, x: int) -> Iterator[Event]:
-        """A contact sheet of the block under way as it is now, and how much its images tell the teachers."""
-        block = self.blocks[len(self.ends)]
+        """A contact sheet of the first block as it is now, and how much its images tell the teachers."""
+        block = self.turns[0][0]
+        images = images[: block.size]
         shown = images[:SHOWN_IMAGES]
         columns = sheet_columns(len(shown))
-        file = f"previews/{len(self.ends):05d}-{x:06d}.png"
+        file = f"previews/{x:06d}.png"
         path = self.context.out / file
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(contact_sheet(to_pixels(denormalised(shown, self.data.statistics)), columns=columns))
@@ -238,13 +245,30 @@ class _Shard:
             labels=labels,
             names=[f"{self.data.classes[label]} \u00b7 ipc {block.ipc}" for label in labels],
         )
-        if not self.ends:
-            yield Metric(x=x, values={"recover.entropy": self.entropy_bits(images)})
+        yield Metric(x=x, values={"recover.entropy": self.entropy_bits(images)})
 
     def entropy_bits(self, images: Tensor) -> float:
         """Mean Shannon entropy of the teachers' softmax on (N, 3, S, S) images, in bits."""
         entropies = [entropy_bits(model, images, self.precision) for model in self.teachers]
         return sum(entropies) / len(entropies)
+
+
+def _turns(context: Context[RecoverParams], data: RealData, precision: Precision) -> list[tuple[Block, ...]]:
+    """The step's blocks in order, those that go through the teachers at once together: they are of one size."""
+    params = context.params
+    blocks = [
+        Block(ipc=ipc, start=start, stop=stop)
+        for ipc in range(params.ipc_start, params.ipc_stop)
+        for start, stop in chunks(data.num_classes, params.recipe.batch)
+    ]
+    networks = [teacher_facts(folder)["network"] for folder in context.folders("teacher")]
+    shared, side = can_share(params.recipe, len(networks), precision), max(params.recipe.sizes)
+    turns: list[tuple[Block, ...]] = []
+    for size, alike in groupby(blocks, key=lambda block: block.size):
+        run = list(alike)
+        most = blocks_together(networks, side=side, block=size) if shared else 1
+        turns += [tuple(run[start:stop]) for start, stop in chunks(len(run), most)]
+    return turns
 
 
 def entropy_bits(model: nn.Module, images: Tensor, precision: Precision) -> float:
@@ -256,7 +280,7 @@ def entropy_bits(model: nn.Module, images: Tensor, precision: Precision) -> floa
 
 def _metric(told: Iteration) -> Metric:
     assert told.losses is not None
-    total, ce, bn = told.losses
+    total, ce, bn = told.losses[0]
     return Metric(
         x=told.step,
         values={"recover.loss": total, "recover.loss_ce": ce, "recover.loss_bn": bn, "recover.lr": told.lr},

@@ -27,19 +27,26 @@ def test_recovery_minimises_what_the_authors_do(name: str, first_bn: int) -> Non
     distance = weighted_distance(statistics.distances(), first_bn=first_bn)
     loss = recover_loss(predicted, stored["labels"], distance, r_bn=0.01)
     (gradient,) = torch.autograd.grad(loss.total, images)
-    torch.testing.assert_close(loss.ce, stored[f"{name}.ce"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(loss.bn, stored[f"{name}.bn_loss_mult{first_bn}"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(loss.total, stored[f"{name}.total_mult{first_bn}"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(loss.ce[0], stored[f"{name}.ce"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(loss.bn[0], stored[f"{name}.bn_loss_mult{first_bn}"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(loss.total[0], stored[f"{name}.total_mult{first_bn}"], atol=1e-5, rtol=0)
     if f"{name}.grad_mult{first_bn}" in stored:
         torch.testing.assert_close(gradient, stored[f"{name}.grad_mult{first_bn}"], atol=1e-6, rtol=0)
 
 
 def test_the_first_batch_norm_counts_ten_times() -> None:
-    assert weighted_distance(torch.tensor([2.0, 3.0, 4.0]), first_bn=10).item() == 27
+    assert weighted_distance(torch.tensor([[2.0, 3.0, 4.0]]), first_bn=10).item() == 27
+
+
+def test_each_block_has_a_loss_of_its_own() -> None:
+    answers, labels = logits(4, 3), torch.tensor([0, 1, 2, 0])
+    both = recover_loss(answers, labels, torch.tensor([1.0, 2.0]), r_bn=0.5)
+    second = recover_loss(answers[2:], labels[2:], torch.tensor([2.0]), r_bn=0.5)
+    torch.testing.assert_close(both.total[1:], second.total)
 
 
 def test_without_batch_norm_only_cross_entropy_counts() -> None:
-    nothing = weighted_distance(torch.zeros(0), first_bn=10)
+    nothing = weighted_distance(torch.zeros(1, 0), first_bn=10)
     loss = recover_loss(logits(4, 3), torch.tensor([0, 1, 2, 0]), nothing, r_bn=0.01)
     assert loss.bn.item() == 0 and torch.equal(loss.total, loss.ce)
 
@@ -60,7 +67,7 @@ def test_a_student_that_agrees_pays_nothing() -> None:
 def test_losses_are_fp32_whatever_the_logits_are() -> None:
     half = logits(4, 3).half()
     assert distillation_loss(half, half, temperature=20).dtype == torch.float32
-    assert recover_loss(half, torch.zeros(4).long(), torch.zeros(()), r_bn=1).total.dtype == torch.float32
+    assert recover_loss(half, torch.zeros(4).long(), torch.zeros(1), r_bn=1).total.dtype == torch.float32
 
 
 def test_a_mixed_image_counts_for_both_classes_by_area() -> None:

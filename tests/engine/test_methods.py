@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.augment import View
 from engine.committee import prior_weights, votes
-from engine.losses import committee_loss, flatness_penalty, recover_loss
+from engine.losses import committee_loss, flatness_penalties, recover_loss
 from engine.matching import Matching
 from engine.methods import Cda, CvDd, Edc, Fadrm, Gvbsm, Optimised, Recipe, Sre2l, Sre2lPlusPlus
 from engine.models import build, frozen
 from engine.observed import Observed
-from engine.recovery import AVERAGE_KEPT, Recovery, objective, recovery_view
+from engine.recovery import AVERAGE_KEPT, Recovery, objective, recovery_views
 from engine.statistics import ClassStatistics, ConvStatistics, Moments, batch_norms, convolutions, image_moments
 from tests.engine.golden import CIFAR10
 
@@ -55,7 +54,7 @@ def _recovery(recipe: Recipe, *, seed: int = 0, **options: Any) -> Recovery:
         "recipe": recipe,
         "statistics": CIFAR10,
         "seed": seed,
-        "place": ("recover", 0, 0),
+        "places": [("recover", 0, 0)],
         "observed": [_observed(teacher, 60.0 + 5 * index) for index, teacher in enumerate(teachers)],
     }
     return Recovery(**given | options)
@@ -96,7 +95,7 @@ def test_the_seed_and_nothing_else_decides(method: Optimised) -> None:
 def test_the_loss_falls(method: Optimised) -> None:
     changed = method.model_copy(update={"budgets": (30,), "sizes": (12,), "lr": 0.05, "crop": False, "jitter": 0})
     block = _recovery(changed.recipe(12), teachers=[_teacher(0)] * 2, observed=[_observed(_teacher(0))] * 2, flip=False)
-    losses = [told.losses[0] for told in block.run() if told.losses]
+    losses = [told.losses[0].total for told in block.run() if told.losses]
     assert losses[-1] < 0.95 * losses[0]
 
 
@@ -106,7 +105,7 @@ def test_noise_is_normal_in_normalised_space_and_belongs_to_its_place() -> None:
     assert start.shape == (50, 3, 32, 32)
     assert start.mean().abs() < 0.01 and abs(start.std().item() - 1) < 0.01
     assert torch.equal(_recovery(recipe).images, _recovery(recipe).images)
-    assert not torch.equal(_recovery(recipe).images, _recovery(recipe, place=("recover", 1, 0)).images)
+    assert not torch.equal(_recovery(recipe).images, _recovery(recipe, places=[("recover", 1, 0)]).images)
 
 
 def test_noise_has_nothing_to_mix_in() -> None:
@@ -128,8 +127,7 @@ def test_an_easy_crop_is_most_of_the_image_and_late_ones_may_be_small() -> None:
     recipe = Cda(budgets=(1000,)).recipe(32)
 
     def share(step: int) -> float:
-        view = recovery_view(recipe, True, 0, ("recover", 0, 0), step, 32)
-        assert isinstance(view, View)
+        (view,) = recovery_views(recipe, True, 0, [("recover", 0, 0)], step, 32)
         return view.box[2] * view.box[3] / 32**2
 
     assert min(share(step) for step in range(10)) > 0.9
@@ -146,22 +144,22 @@ def test_a_pair_is_the_weighted_sum_of_both() -> None:
         model = _teacher(teacher)
         matching = Matching(model, recipe, LABELS, Observed())
         expected += weight * objective(model, matching, images, LABELS, recipe)[1].total.item()
-    assert told.losses is not None and told.losses[0] == pytest.approx(expected, rel=1e-5)
+    assert told.losses is not None and told.losses[0].total == pytest.approx(expected, rel=1e-5)
     assert len(told.teachers) == 2
 
 
 def test_a_committee_of_equals_is_any_of_them() -> None:
-    loss = recover_loss(_randn(2, 2), LABELS, torch.tensor(3.0), r_bn=0.1)
+    loss = recover_loss(_randn(2, 2), LABELS, torch.tensor([3.0]), r_bn=0.1)
     both = committee_loss([loss, loss], prior_weights([70.0, 70.0]))
     torch.testing.assert_close((both.total, both.ce, both.bn), (loss.total, loss.ce, loss.bn))
 
 
 def test_flatness_costs_nothing_where_images_are_their_average() -> None:
     logits = _randn(3, 4)
-    assert flatness_penalty(logits, logits).item() == pytest.approx(0, abs=1e-7)
+    assert flatness_penalties(logits, logits, blocks=1).item() == pytest.approx(0, abs=1e-7)
     flat, told = torch.tensor([[0.0, 0.0]]), torch.tensor([[4 * math.log(3), 0.0]])  # softmax at 4: 3/4, 1/4
     expected = (0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)) / 2
-    assert flatness_penalty(flat, told).item() == pytest.approx(expected)
+    assert flatness_penalties(flat, told, blocks=1).item() == pytest.approx(expected)
 
 
 def test_the_average_follows_the_images_before_each_step() -> None:
@@ -181,7 +179,7 @@ def test_the_first_iteration_pays_nothing_for_flatness_and_later_ones_do() -> No
     certain.get_parameter("linear.weight").mul_(100)  # untrained, it hardly tells images apart
     recipe = Edc(budgets=(20,), lr=0.5, crop=False, jitter=0).recipe(12)
     block = _recovery(recipe, teachers=[certain], observed=[_observed(certain)], flip=False)
-    told = [told.losses for told in block.run() if told.losses]
+    told = [told.losses[0] for told in block.run() if told.losses]
     first, *_, last = [total - ce - recipe.r_bn * distance for total, ce, distance in told]
     assert last > 0.01 > 100 * abs(first)
 
@@ -199,10 +197,10 @@ def test_images_with_their_classs_statistics_cost_nothing() -> None:
     real = torch.cat([mean for mean, _ in own], 1), torch.cat([var for _, var in own], 1)
     with ClassStatistics(model, real) as statistics:
         model(images)
-    assert statistics.distances().tolist() == [0.0] * 3
+    assert statistics.distances().tolist() == [[0.0] * 3]
     with ClassStatistics(model, (real[0] + 1, real[1])) as statistics:
         model(images)
-    torch.testing.assert_close(statistics.distances(), torch.full((3,), 32**0.5))
+    torch.testing.assert_close(statistics.distances(), torch.full((1, 3), 32**0.5))
 
 
 def test_the_share_of_classes_mixes_two_distances() -> None:
@@ -250,4 +248,4 @@ def test_convolutions_are_matched_by_what_enters_them() -> None:
         seen_mean, seen_var = given.mean((0, 2, 3)), given.var((0, 2, 3), correction=0)
         expected.append((seen_mean - mean[part]).norm() + (seen_var - var[part]).norm())
         start = part.stop
-    torch.testing.assert_close(statistics.distances(), torch.stack(expected), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(statistics.distances()[0], torch.stack(expected), atol=1e-4, rtol=1e-5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.statistics import BatchNormStatistics, ChannelStatistics
+from engine.statistics import BatchNormStatistics, channel_moments, lines_at_once, moments_at_once
 from tests.engine import golden
 
 NETS = ("resnet", "shufflenet", "densenet", "mobilenet")
@@ -21,7 +21,7 @@ def features(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 def distances_of(model: nn.Module, images: Tensor) -> Tensor:
     with BatchNormStatistics(model) as statistics:
         model(images)
-    return statistics.distances()
+    return statistics.distances()[0]
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -69,7 +69,7 @@ def test_a_perfect_match_has_a_gradient() -> None:
 @pytest.mark.parametrize("shape", [(7, 5, 3, 3), (20, 16, 32, 32), (3, 4, 112, 112), (1, 3, 2, 2)])
 def test_one_pass_gives_what_two_passes_in_double_give(shape: tuple[int, ...]) -> None:
     x = features(*shape).contiguous(memory_format=torch.channels_last)
-    mean, var = ChannelStatistics.apply(x)
+    mean, var = (values[0] for values in channel_moments(x))
     torch.testing.assert_close(mean, x.double().mean((0, 2, 3)).float(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(var, x.double().var((0, 2, 3), unbiased=False).float(), atol=1e-5, rtol=1e-5)
 
@@ -86,10 +86,10 @@ def test_the_gradient_is_that_of_mean_and_variance() -> None:
 
 def test_statistics_are_fp32_whatever_the_features_are() -> None:
     x = features(4, 3, 8, 8, dtype=torch.bfloat16).requires_grad_()
-    mean, var = ChannelStatistics.apply(x)
+    mean, var = (values[0] for values in channel_moments(x))
     (gradient,) = torch.autograd.grad(mean.sum() + var.sum(), x)
     assert mean.dtype == var.dtype == torch.float32 and gradient.dtype == torch.bfloat16
-    torch.testing.assert_close((mean, var), ChannelStatistics.apply(x.detach().float()))
+    torch.testing.assert_close((mean[None], var[None]), channel_moments(x.detach().float()))
 
 
 def test_each_forward_pass_has_its_own_distances() -> None:
@@ -115,3 +115,23 @@ def test_nothing_is_left_on_the_teacher() -> None:
 
 def test_a_network_without_batch_norm_has_no_distances() -> None:
     assert distances_of(nn.Conv2d(3, 4, 3), features(2, 3, 8, 8)).shape == (0,)
+
+
+def test_each_block_has_the_statistics_that_it_has_alone() -> None:
+    x = features(6, 4, 5, 5)
+    together, alone = channel_moments(x, blocks=3), [channel_moments(part) for part in x.chunk(3)]
+    for values, parts in zip(together, zip(*alone, strict=True), strict=True):
+        assert torch.equal(values, torch.cat(parts))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_statistics_without_a_launch_for_each_block_are_the_same(dtype: torch.dtype) -> None:
+    x = features(6, 4, 16, 16, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    expected = channel_moments(x, blocks=3)
+    torch.testing.assert_close(moments_at_once(x.detach(), 3), expected, atol=1e-5, rtol=1e-5)
+    by_mean, by_var = features(3, 4), features(3, 4).exp()
+    (gradient,) = torch.autograd.grad(expected, x, (by_mean, by_var))
+    slope = 2 * by_var / 512  # values of a channel in a block: 2 images of 16 x 16 px
+    lines = lines_at_once(x.detach(), slope, by_mean / 512 - slope * expected[0].detach())
+    assert lines.dtype == dtype and lines.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(lines, gradient, atol=1e-6, rtol=1e-5 if dtype == torch.float32 else 1e-2)
