@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, select, text, update
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, select, text, true, update
 from sqlalchemy.orm import Session, aliased
 
 from app import shares
 from app.jobs import Note, Wish, lock, settle, tell, wish
 from app.leases import Lease, engine_step
-from app.models import Attempt, Job, JobState, Step, StepNeed, StepState, utc_now
+from app.models import Attempt, Job, JobState, Step, StepNeed, StepState, Worker, utc_now
 
 # One claim at a time on PostgreSQL: claims are rare, and skipping locked rows would break the caps.
 CLAIM_LOCK = 0x464144524D
@@ -29,17 +30,31 @@ class Holder:
     device: str
 
 
-def claim(
-    session: Session, holder: Holder, *, prefer_job: str | None = None, max_running_per_user: int = 64
-) -> Lease | None:
-    """Take the best step that can run; None when there is none.
+class Room(NamedTuple):
+    """Memory that a worker has for a step now, bytes."""
 
-    The user who had the least of the workers lately first, then priority, then the job this worker's engine has loaded,
-    then age.
+    host_bytes: int
+    device_bytes: int | None  # null: it computes on the CPU, whose memory is the host's
+
+
+def claim(
+    session: Session,
+    holder: Holder,
+    *,
+    room: Room | None = None,
+    prefer_job: str | None = None,
+    max_running_per_user: int = 64,
+) -> Lease | None:
+    """Take the best step that can run, and that fits into this worker's memory; None when there is none.
+
+    room: None when memory is not looked at. A worker that is drained gets nothing. In order: the user who had the least of
+    the workers lately, priority, the job this worker's engine has loaded, age.
     """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CLAIM_LOCK})
-    best = session.execute(_claimable(prefer_job, max_running_per_user)).one_or_none()
+    if is_draining(session, holder.worker):
+        return None
+    best = session.execute(_claimable(prefer_job, max_running_per_user, room)).one_or_none()
     if best is None or wish(lock(session, best.job_id)) != Wish.WORK:
         return None
     step = session.scalars(
@@ -91,12 +106,27 @@ def count_runnable(session: Session) -> int:
     )
 
 
-def is_claimable(session: Session, *, max_running_per_user: int = 64) -> bool:
+def is_claimable(session: Session, holder: Holder, *, room: Room | None = None, max_running_per_user: int = 64) -> bool:
     """Whether `claim` would find something."""
-    return session.execute(_claimable(None, max_running_per_user)).first() is not None
+    if is_draining(session, holder.worker):
+        return False
+    return session.execute(_claimable(None, max_running_per_user, room)).first() is not None
 
 
-def _claimable(prefer_job: str | None, max_running_per_user: int) -> Select[int, str]:
+def is_draining(session: Session, worker: str) -> bool:
+    """Whether somebody wants this worker to take no steps."""
+    return session.scalar(select(Worker.draining_by).where(Worker.id == worker)) is not None
+
+
+def _fits(room: Room) -> ColumnElement[bool]:
+    """A step of which nobody knows what it takes fits everywhere."""
+    host, device = func.coalesce(Step.host_bytes, 0), func.coalesce(Step.device_bytes, 0)
+    if room.device_bytes is None:
+        return host + device <= room.host_bytes
+    return and_(host <= room.host_bytes, device <= room.device_bytes)
+
+
+def _claimable(prefer_job: str | None, max_running_per_user: int, room: Room | None) -> Select[int, str]:
     running = (
         select(Job.owner_id, func.count().label("count"))
         .join(Step, Step.job_id == Job.id)
@@ -110,7 +140,7 @@ def _claimable(prefer_job: str | None, max_running_per_user: int) -> Select[int,
         .join(Job, Job.id == Step.job_id)
         .outerjoin(running, running.c.owner_id == Job.owner_id)
         .outerjoin(used, used.c.owner_id == Job.owner_id)
-        .where(runnable(), func.coalesce(running.c.count, 0) < max_running_per_user)
+        .where(runnable(), func.coalesce(running.c.count, 0) < max_running_per_user, _fits(room) if room else true())
         .order_by(
             func.round(func.coalesce(used.c.seconds, 0) / shares.GRAIN_S),
             Job.priority.desc(),

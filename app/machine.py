@@ -7,12 +7,34 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,name,memory.free", "--format=csv,noheader,nounits")
+CGROUP_MEMORY = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+NVIDIA_SMI = "nvidia-smi"
+GPUS = (
+    NVIDIA_SMI,
+    "--query-gpu=index,uuid,memory.total,memory.free,utilization.gpu,name",
+    "--format=csv,noheader,nounits",
+)
+PROCESSES = (NVIDIA_SMI, "--query-compute-apps=gpu_uuid,pid,used_memory,process_name", "--format=csv,noheader,nounits")
+NVIDIA_S = 10.0  # a driver that takes longer is not well
+MIB = 2**20
 STATE, GROUP, STARTED = 0, 2, 19  # fields of /proc/<pid>/stat after the name in parentheses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """Somebody who computes on a GPU."""
+
+    pid: int  # in a container: that of the machine, by which nobody in the container is known
+    name: str
+    used_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +43,21 @@ class Device:
 
     id: str  # "cpu", "cuda:0"
     name: str
+    uuid: str = ""
     free_bytes: int | None = None
+    total_bytes: int | None = None
+    busy_pct: int | None = None  # share of the last moments in which it computed
 
     def __str__(self) -> str:
         free = "" if self.free_bytes is None else f" ({self.free_bytes / 2**30:.0f} GiB free)"
         return f"{self.id} {self.name}{free}"
+
+
+class Memory(NamedTuple):
+    """Of this machine, or of the container that this process is in."""
+
+    free_bytes: int
+    total_bytes: int
 
 
 def hostname() -> str:
@@ -48,24 +80,81 @@ def cpu() -> Device:
     return Device(id="cpu", name=f"{cores()} cores")
 
 
+def memory() -> Memory:
+    """What processes may still take, and what there is. A container's limit counts where it is the smaller one."""
+    words = (line.split() for line in MEMINFO.read_text().splitlines())
+    kib = {name.rstrip(":"): int(value) for name, value, *_ in words}
+    machine = Memory(kib["MemAvailable"] * 1024, kib["MemTotal"] * 1024)
+    try:
+        limit = int((CGROUP_MEMORY / "memory.max").read_text())
+        used = int((CGROUP_MEMORY / "memory.current").read_text())
+        counts = dict(line.split() for line in (CGROUP_MEMORY / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return machine
+    free = limit - used + int(counts.get("inactive_file", 0))  # pages of files are given up when somebody needs them
+    return Memory(max(0, min(machine.free_bytes, free)), min(machine.total_bytes, limit))
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process takes; 0 when there is no such process."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
 def gpus() -> list[Device]:
     """The GPUs that the driver's own tool names; none where there is no such tool."""
-    if shutil.which(NVIDIA_SMI[0]) is None:
-        return []
+    return parse_gpus(_told(GPUS))
+
+
+def processes() -> dict[str, list[Process]]:
+    """UUID of a GPU -> who computes on it, whoever they are."""
+    return parse_processes(_told(PROCESSES))
+
+
+def _told(command: Sequence[str]) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
     try:
-        told = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, timeout=20, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_S, check=True).stdout
     except (subprocess.SubprocessError, OSError):
-        return []
-    return [_gpu(line) for line in told.splitlines() if line.count(",") >= 2]
+        return ""
 
 
-def _gpu(line: str) -> Device:
-    index, _, rest = line.partition(",")
-    name, _, free = rest.rpartition(",")
-    free_mib = free.strip()
+def parse_gpus(told: str) -> list[Device]:
+    """`0, GPU-6e1d..., 81559, 80910, 37, NVIDIA H100`; what a driver does not know it calls [N/A] or [Not Supported]."""
+    return [_gpu(*fields) for line in told.splitlines() if len(fields := _fields(line, 6)) == 6]
+
+
+def _gpu(index: str, uuid: str, total: str, free: str, busy: str, name: str) -> Device:
     return Device(
-        id=f"cuda:{index.strip()}", name=name.strip(), free_bytes=int(free_mib) * 2**20 if free_mib.isdigit() else None
+        id=f"cuda:{index}",
+        name=name,
+        uuid=uuid,
+        free_bytes=_mib(free),
+        total_bytes=_mib(total),
+        busy_pct=int(busy) if busy.isdigit() else None,
     )
+
+
+def parse_processes(told: str) -> dict[str, list[Process]]:
+    """`GPU-6e1d..., 40170, 185, /usr/bin/python3`; a name may hold commas."""
+    found: dict[str, list[Process]] = defaultdict(list)
+    for line in told.splitlines():
+        fields = _fields(line, 4)
+        if len(fields) == 4 and fields[1].isdigit():
+            uuid, pid, used, name = fields
+            found[uuid].append(Process(pid=int(pid), name=name, used_bytes=_mib(used)))
+    return dict(found)
+
+
+def _fields(line: str, count: int) -> list[str]:
+    return [field.strip() for field in line.split(",", count - 1)]
+
+
+def _mib(text: str) -> int | None:
+    return int(text) * MIB if text.isdigit() else None
 
 
 def device(wanted: str) -> Device:

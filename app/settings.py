@@ -54,9 +54,7 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(20, ge=1, description="Attempts of a step before it fails for good.")
     max_running_per_user: int = Field(64, ge=1, description="Steps of one user that run at once.")
-    memory_factor: float = Field(
-        1.0, ge=0, description="A step begins where its estimated memory, times this, is free; 0: nobody looks at memory."
-    )
+    match_memory: bool = Field(True, description="A step begins only where as much memory is free as it is estimated to take.")
     share_gpus: bool = Field(
         False, description="Use GPUs on which processes of others compute too, as far as their memory goes."
     )

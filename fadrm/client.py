@@ -162,6 +162,14 @@ class Client:
         """Who works, the one last heard of first."""
         return TypeAdapter(list[Worker]).validate_python(self._get("/workers"))
 
+    def drain_worker(self, worker_id: str) -> Worker:
+        """Let a worker take no steps; for administrators."""
+        return Worker.model_validate(self._post(f"/workers/{worker_id}/drain", None))
+
+    def resume_worker(self, worker_id: str) -> Worker:
+        """Let it take steps again."""
+        return Worker.model_validate(self._post(f"/workers/{worker_id}/resume", None))
+
     def job(self, job_id: str) -> Job:
         """How a job stands."""
         return Job.model_validate(self._get(f"/jobs/{job_id}")).of(self)

@@ -289,9 +289,14 @@ class Worker(Answer):
     id: str
     device: str
     device_name: str
+    version: str
     online: bool
+    age_seconds: float
     step: str | None
     job_id: str | None
+    draining_by: str | None = None
+    host_free_bytes: int | None = None
+    device_free_bytes: int | None = None
 
 
 class Axis(Answer):

@@ -31,6 +31,11 @@ class Engines:
         """The device as the engine process sees it: of the GPUs it is shown this one alone."""
         return "cuda:0" if self.device.startswith("cuda") else "cpu"
 
+    @property
+    def shown_device(self) -> str:
+        """The one GPU that its engines see, by number or UUID; empty for the CPU."""
+        return _shown_device(os.environ, self.device)["CUDA_VISIBLE_DEVICES"]
+
     def start(self) -> EngineProcess:
         """A new engine process."""
         command = launch.command(threads=self.threads) if self.command is None else self.command

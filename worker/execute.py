@@ -17,17 +17,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import claims, leases, orphans
-from app.claims import Holder
+from app.claims import Holder, Room
 from app.leases import Lease, LeaseLost
+from app.machine import Process
 from app.models import Job, JobState
 from app.reaper import Reaper
 from app.services import Services
 from app.storage.remake import remake
+from app.storage.room import refusal
 from engine.errors import DiskFull, ErrorReport
 from engine.events import Failed, Finished
 from engine.store import Manifest
 from worker.attempt import Attempt, Outcome
 from worker.engines import Engines
+from worker.gauge import Gauge
 from worker.persist import UNWRITABLE, patiently
 from worker.supervise import EngineProcess
 
@@ -50,6 +53,7 @@ class Carrier:
     services: Services
     holder: Holder
     engines: Engines
+    gauge: Gauge | None = None  # None: memory is not looked at
     stop: Callable[[], bool] = lambda: False
     on_step: Callable[[int | None], None] = lambda _: None
     _engine: EngineProcess | None = None
@@ -94,10 +98,14 @@ class Carrier:
 
     def _claim_once(self) -> tuple[Lease | None, bool]:
         prefer = self._engine_job if self._engine is not None else None
+        if refusal(self.services) is not None or (self._engine is None and self.strangers()):
+            return None, False
+        room = self.room()
         with self.services.database.write() as session:
             lease = claims.claim(
                 session,
                 self.holder,
+                room=room,
                 prefer_job=prefer,
                 max_running_per_user=self.services.settings.max_running_per_user,
             )
@@ -105,6 +113,18 @@ class Carrier:
                 return lease, False
             job = session.get(Job, prefer)
             return None, job is not None and job.state in {JobState.QUEUED, JobState.RUNNING}
+
+    def room(self) -> Room | None:
+        """Memory for a step; None when the settings do not look at it, or nobody knows."""
+        if self.gauge is None or not self.services.settings.match_memory:
+            return None
+        return self.gauge.room(self._engine.pid if self._engine else None)
+
+    def strangers(self) -> list[Process]:
+        """Other programs on this worker's GPU, for which it takes no steps: none where the settings let it be shared."""
+        if self.gauge is None or self.services.settings.share_gpus or not self.gauge.read().processes:
+            return []
+        return self.gauge.strangers({pid for pid, _ in orphans.processes(self.services.database, self.holder.host)})
 
     def _carry(self, lease: Lease) -> None:
         """One step from claim to end. Whatever happens, the lease is given up or lost, and no engine works without one."""

@@ -16,6 +16,7 @@ from app.queue import WORK, celery_app
 from app.settings import Settings
 from worker.engines import Engines
 from worker.execute import Carrier
+from worker.gauge import Gauge
 from worker.presence import Presence
 
 MOST_WORKERS_A_DEVICE = 256
@@ -69,10 +70,15 @@ class Member:
             device=self.settings.device, threads=self.settings.threads or machine.cores(), command=self._command
         )
         device = machine.device(self.settings.device)
-        self._presence = Presence(services=built, holder=holder, device_name=device.name)
         self._carrier = Carrier(
-            services=built, holder=holder, engines=engines, stop=self._is_stopping, on_step=self._presence.on_step
+            services=built,
+            holder=holder,
+            engines=engines,
+            gauge=Gauge(shown=engines.shown_device),
+            stop=self._is_stopping,
         )
+        self._presence = Presence(carrier=self._carrier, device_name=device.name)
+        self._carrier.on_step = self._presence.on_step
 
     def _is_stopping(self) -> bool:
         return self._stopping

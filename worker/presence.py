@@ -9,8 +9,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,8 +19,12 @@ from sqlalchemy.orm import Session
 
 from app import claims
 from app.claims import Holder
+from app.machine import Process
 from app.models import Worker, utc_now
 from app.services import Services
+from app.storage.room import refusal
+from worker.execute import Carrier
+from worker.gauge import Gauge
 
 DEAF_S = 60.0  # idle beside work that could be claimed for so long: something is broken that only a new process repairs
 log = logging.getLogger(__name__)
@@ -34,8 +39,7 @@ def end_deaf_process() -> None:
 class Presence:
     """One worker's row, and its second pair of ears."""
 
-    services: Services
-    holder: Holder
+    carrier: Carrier
     device_name: str
     give_up: Callable[[], None] = end_deaf_process
     deaf_s: float = DEAF_S
@@ -44,6 +48,14 @@ class Presence:
     _idle_beside_work_since: float | None = None
     _closed: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+
+    @property
+    def services(self) -> Services:
+        return self.carrier.services
+
+    @property
+    def holder(self) -> Holder:
+        return self.carrier.holder
 
     def start(self) -> None:
         """Begin, if it has not begun."""
@@ -69,7 +81,7 @@ class Presence:
 
     def look(self, now: float) -> None:
         """Write the row; ring when there is work and nobody here does it; give up when that did not help for long."""
-        self._quietly(self._show)
+        self._quietly(partial(self._show, strangers=self._strangers()))
         if self._busy or not self._is_work_there():
             self._idle_beside_work_since = None
             return
@@ -93,13 +105,23 @@ class Presence:
             log.warning("database away", extra={"error": str(error)})
 
     def _is_work_there(self) -> bool:
+        """For this worker: what does not fit into its memory, or waits while it is drained, is for others."""
+        most = self.services.settings.max_running_per_user
         try:
+            room = self.carrier.room()
             with self.services.database.read() as session:
-                return claims.is_claimable(session, max_running_per_user=self.services.settings.max_running_per_user)
-        except SQLAlchemyError:
+                claimable = claims.is_claimable(session, self.holder, room=room, max_running_per_user=most)
+            return claimable and refusal(self.services) is None and not self.carrier.strangers()
+        except (SQLAlchemyError, OSError):
             return False
 
-    def _show(self, session: Session) -> None:
+    def _strangers(self) -> list[Process]:
+        try:
+            return self.carrier.strangers()
+        except SQLAlchemyError:
+            return []
+
+    def _show(self, session: Session, strangers: Sequence[Process]) -> None:
         row = session.get(Worker, self.holder.worker)
         if row is None:
             row = Worker(id=self.holder.worker, started_at=utc_now())
@@ -107,6 +129,20 @@ class Presence:
         row.host, row.pid, row.version = self.holder.host, os.getpid(), own_version()
         row.device, row.device_name = self.holder.device, self.device_name
         row.step_id, row.seen_at = self._step_id, utc_now()
+        row.refuses = refusal(self.services)
+        row.strangers = [asdict(process) for process in strangers] if not self._busy else row.strangers
+        if self.carrier.gauge is not None:
+            self._show_memory(row, self.carrier.gauge)
+
+    def _show_memory(self, row: Worker, gauge: Gauge) -> None:
+        """What is free is told where it matters to who waits."""
+        now, matters = gauge.sample(), self.services.settings.match_memory
+        row.host_free_bytes = now.host.free_bytes if matters else None
+        row.host_total_bytes = now.host.total_bytes
+        if now.gpu is not None:
+            row.device_free_bytes = now.gpu.free_bytes if matters else None
+            row.device_total_bytes = now.gpu.total_bytes
+        row.samples = list(gauge.samples)
 
     def _leave(self, session: Session) -> None:
         row = session.get(Worker, self.holder.worker)

@@ -1,11 +1,11 @@
-"""What there is to choose from, and who works."""
+"""What there is to choose from."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from app import uploads, views
+from app import uploads
 from app.datasets import DatasetOut, catalogue
 from app.deps import ServicesDep, UserDep
 from engine.presets import PRESETS
@@ -34,9 +34,3 @@ def list_presets(_user: UserDep) -> list[PresetOut]:
 @router.get("/datasets", summary="Data sets: built in, uploaded, and folders under the roots that this server allows")
 def list_datasets(services: ServicesDep, _user: UserDep) -> list[DatasetOut]:
     return [*catalogue(services.settings.data_roots), *uploads.listed(services)]
-
-
-@router.get("/workers", summary="Workers, the one last heard of first")
-def list_workers(services: ServicesDep, _user: UserDep) -> list[views.WorkerOut]:
-    with services.database.read() as session:
-        return views.workers(session)

@@ -36,6 +36,7 @@ CONTROLS = frozenset(
     | {"delete_job", "restore_job", "delete_sweep", "restore_sweep"}
 )
 WRITING = CONTROLS | {"create_job", "rerun_job", "create_sweep", "create_upload", "delete_upload", "change_sweep"}
+ADMINISTERING = frozenset({"drain_worker", "resume_worker"})
 CODES = {
     401: ("unauthenticated", "Log in first", "This needs a login or a token."),
     403: ("forbidden", "Not allowed", "Your role is viewer, which may look and not change."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
@@ -15,12 +14,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import migrate
 from app.deps import ServicesDep
+from app.models import utc_now
 from app.services import Services
-from app.views.sentences import ONLINE_S, workers_online
+from app.storage import room
+from app.workers import ONLINE_S, online
 
 router = APIRouter(tags=["health"])
 TIMEOUT_S = 0.5
-LEAST_FREE_BYTES = 2**30
 
 
 class CheckOut(BaseModel):
@@ -89,10 +89,10 @@ def _store(services: Services) -> str:
 
 
 def _disk(services: Services) -> str:
-    free = shutil.disk_usage(services.store.root).free
-    if free < LEAST_FREE_BYTES:
-        raise Missing(f"{free / 1e9:.1f} GB free, too little for new work")
-    return f"{free / 1e9:.0f} GB free"
+    found = room.disk(services)
+    if found.is_full:
+        raise Missing(f"too little for new work: {found}")
+    return f"{room.gb(found.free_bytes)} free, {room.gb(found.reserve_bytes)} of them in reserve"
 
 
 def _redis(services: Services) -> str:
@@ -106,10 +106,12 @@ def _redis(services: Services) -> str:
 
 def _workers(services: Services) -> str:
     with services.database.read() as session:
-        online = workers_online(session)
-    if not online:
+        found = online(session)
+    if not found:
         raise Missing(f"none was heard of in the last {ONLINE_S} s")
-    return f"{online} online"
+    ready = sum(worker.draining_by is None and not worker.strangers for worker in found)
+    oldest_s = max((utc_now() - worker.seen_at).total_seconds() for worker in found)
+    return f"{len(found)} online, {ready} of them take steps; the quietest was heard of {max(oldest_s, 0):.0f} s ago"
 
 
 CHECKS = {"database": _database, "store": _store, "disk": _disk, "redis": _redis, "workers": _workers}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -51,6 +52,7 @@ def environment() -> Environment:
         network_title=network_title,
         signed=signed,
         size=size,
+        sparkline=sparkline,
         took=took,
     )
     return jinja
@@ -103,6 +105,13 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def sparkline(samples: Sequence[Sequence[float]], index: int, width: int = 120, height: int = 24) -> str:
+    """The points of a line through one of the shares (0 to 1) of each sample, in a box of that size, the latest at its right."""
+    last = max(len(samples) - 1, 1)
+    points = (f"{width * x / last:.1f},{1 + (height - 2) * (1 - sample[index]):.1f}" for x, sample in enumerate(samples))
+    return " ".join(points)
 
 
 def figure(value: float) -> str:

@@ -12,12 +12,10 @@ from app.views.history import AttemptOut as AttemptOut
 from app.views.history import EventOut as EventOut
 from app.views.history import EventPage as EventPage
 from app.views.history import LogPage as LogPage
-from app.views.history import WorkerOut as WorkerOut
 from app.views.history import attempts as attempts
 from app.views.history import event_out as event_out
 from app.views.history import events as events
 from app.views.history import log as log
-from app.views.history import workers as workers
 from app.views.jobs import Cursor as Cursor
 from app.views.jobs import JobFilter as JobFilter
 from app.views.jobs import JobOut as JobOut
@@ -39,3 +37,6 @@ from app.views.sweeps import page_of_sweeps as page_of_sweeps
 from app.views.sweeps import sweep_out as sweep_out
 from app.views.sweeps import sweep_urls as sweep_urls
 from app.views.sweeps import table as table
+from app.views.workers import WorkerOut as WorkerOut
+from app.views.workers import worker_out as worker_out
+from app.views.workers import workers as workers

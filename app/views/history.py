@@ -1,4 +1,4 @@
-"""What happened to a job: its events, its log in words, its attempts; and who works."""
+"""What happened to a job: its events, its log in words, its attempts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.models import Attempt, Event, Job, Step, Worker, utc_now
+from app.models import Attempt, Event, Job, Step
 from app.views.out import Out
-from app.views.sentences import ONLINE_S, duration
+from app.views.sentences import duration
 
 CONTROL_KINDS = ("cancel", "pause", "resume", "retry", "change")  # what people did
 LOG_KINDS = ("job", "step", *CONTROL_KINDS, "started", "injection", "checkpoint", "log")
@@ -74,22 +74,6 @@ class AttemptOut(Out):
     detail: str | None
     started_at: datetime
     finished_at: datetime | None
-
-
-class WorkerOut(Out):
-    """A worker as it last said of itself."""
-
-    id: str
-    host: str
-    device: str
-    device_name: str
-    version: str
-    online: bool
-    age_seconds: float = Field(description="Since it was last heard of.")
-    step: str | None = Field(description="Title of the step that it works on.")
-    job_id: str | None
-    started_at: datetime
-    seen_at: datetime
 
 
 def event_out(event: Event) -> EventOut:
@@ -190,16 +174,3 @@ def attempts(session: Session, job: Job) -> list[AttemptOut]:
         AttemptOut(step=step.title, kind=step.kind, key=step.key, **{name: getattr(attempt, name) for name in names})
         for attempt, step in session.execute(query.order_by(Attempt.started_at, Attempt.step_id, Attempt.fence))
     ]
-
-
-def workers(session: Session) -> list[WorkerOut]:
-    """Every worker ever heard of, the latest first."""
-    now = utc_now()
-    query = select(Worker, Step.title, Step.job_id).outerjoin(Step, Step.id == Worker.step_id)
-    names = ("id", "host", "device", "device_name", "version", "started_at", "seen_at")
-    found = []
-    for worker, title, job_id in session.execute(query.order_by(Worker.seen_at.desc())):
-        age = max((now - worker.seen_at).total_seconds(), 0.0)
-        shown = {name: getattr(worker, name) for name in names}
-        found.append(WorkerOut(**shown, online=age < ONLINE_S, age_seconds=round(age, 1), step=title, job_id=job_id))
-    return found

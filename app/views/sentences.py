@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import workers
 from app.jobs import stops
-from app.models import Job, JobState, Step, StepState, Worker, utc_now
+from app.models import Job, JobState, Step, StepState, Worker
 from app.views.line import Line, line
 from engine.plan import StepKind
 
 MOST_NAMES = 2  # of jobs in one sentence
-ONLINE_S = 30  # a worker that was not heard of for so long is taken for gone
 DOING = {
     StepKind.PREPARE: "Reading the images",
     StepKind.TEACH: "Training the teacher",
@@ -35,9 +34,13 @@ DOING = {
 class Surroundings:
     """What a job waits for lies outside of it: workers, the line, and other jobs at the same step."""
 
-    workers_online: int
+    workers: tuple[Worker, ...]  # that are online
     line: Line  # empty where nobody waits
     keys_at_work: frozenset[str]  # of steps that run now
+
+    @property
+    def workers_online(self) -> int:
+        return len(self.workers)
 
     def starts_in_min(self, job: Job) -> int | None:
         """About how many minutes until a job begins; None when that is not known."""
@@ -50,16 +53,10 @@ def surroundings(session: Session, steps: Sequence[Step]) -> Surroundings:
     waiting = {step.key for step in steps if step.state == StepState.QUEUED}
     at_work = select(Step.key).where(Step.key.in_(waiting), Step.state == StepState.RUNNING)
     return Surroundings(
-        workers_online=workers_online(session),
+        workers=tuple(workers.online(session)),
         line=line(session, time.time()) if waiting else Line(used={}),
         keys_at_work=frozenset(session.scalars(at_work)) if waiting else frozenset(),
     )
-
-
-def workers_online(session: Session) -> int:
-    """How many workers were heard of lately."""
-    since = utc_now() - timedelta(seconds=ONLINE_S)
-    return session.scalar(select(func.count()).select_from(Worker).where(Worker.seen_at >= since)) or 0
 
 
 def sentence(job: Job, steps: Sequence[Step], around: Surroundings) -> str:
@@ -100,13 +97,15 @@ def _waiting(job: Job, steps: Sequence[Step], around: Surroundings) -> str:
     waiting = [step for step in steps if step.state == StepState.QUEUED]
     shared = next((step for step in waiting if step.key in around.keys_at_work), None)
     pause_s = min((step.not_before - time.time() for step in waiting if step.not_before), default=0.0)
-    if around.workers_online == 0:
+    if not around.workers:
         return "Waiting: no worker is connected."
     if shared is not None:
         return f"Waiting for another job, which is at a step that this one needs too: {shared.title}."
     if pause_s > 0:
         return f"Waiting {pause_s:.0f} s before it tries again: the last attempt ended without a word."
-    return _in_line(job, around)
+    # A step comes after those that it needs, so the first that waits is one that can run.
+    obstacle = workers.obstacle(waiting[0], around.workers) if waiting else ""
+    return f"Waiting: {obstacle}." if obstacle else _in_line(job, around)
 
 
 def _in_line(job: Job, around: Surroundings) -> str:

@@ -14,10 +14,11 @@ import httpx
 import pytest
 from rich.console import Console
 
-from app import local, machine, redis_server, up
+from app import machine, redis_server, up
 from app.children import Child
 from app.settings import Settings
 from app.trouble import CannotStart
+from fadrm.connection import read as read_connection
 from tests.app.running import Running
 
 pytestmark = pytest.mark.redis
@@ -63,7 +64,7 @@ def test_everything_comes_up_stays_up_and_leaves_nothing_behind(start: Callable[
     second._reader.join()
     assert "running on" in second.told and str(running.process.pid) in second.told
 
-    connection = local.read_connection(home)
+    connection = read_connection(home)
     assert connection is not None and connection.url == url
     ready = httpx.get(f"{url}/readyz", trust_env=False)
     running.until(lambda: httpx.get(f"{url}/readyz", trust_env=False).status_code == 200)
@@ -83,7 +84,7 @@ def test_everything_comes_up_stays_up_and_leaves_nothing_behind(start: Callable[
 
     again = start("--workers", "1")  # the lock went with it
     again.until_serving()
-    renewed = local.read_connection(home)
+    renewed = read_connection(home)
     assert renewed is not None and renewed.token == connection.token
     children = again.pids()
     began = time.monotonic()
@@ -142,7 +143,9 @@ def test_workers_are_spread_over_the_gpus(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_gpus_are_read_from_the_drivers_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho '0, NVIDIA H200, 143156'\necho '1, NVIDIA H200 MIG 1g, [N/A]'\n")
+    tool.write_text(
+        "#!/bin/sh\necho '0, GPU-1, 143771, 143156, 0, NVIDIA H200'\necho '1, GPU-2, [N/A], [N/A], [N/A], NVIDIA H200 MIG 1g'\n"
+    )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     first, second = machine.gpus()

@@ -7,7 +7,6 @@ import logging
 import pytest
 from sqlalchemy import select
 
-from app.claims import Holder
 from app.logs import Facts
 from app.models import Worker
 from app.settings import Settings
@@ -24,8 +23,7 @@ def given_up() -> list[float]:
 @pytest.fixture
 def presence(stage: Stage, given_up: list[float]) -> Presence:
     return Presence(
-        services=stage.services,
-        holder=Holder(worker="here:cpu:0", host="here", device="cpu"),
+        carrier=stage.carrier("0"),
         device_name="a CPU",
         give_up=lambda: given_up.append(1.0),
         deaf_s=60.0,
