@@ -37,10 +37,12 @@ def get_metrics(
         str, Query(max_length=400, description="Only these, with commas between; `recover` is all of its.")
     ] = "",
     max_points: Annotated[int, Query(ge=10, le=10_000, description="Of each curve.")] = 1000,
+    clocks: Annotated[bool, Query(description="Also tell when points came.")] = False,
 ) -> views.MetricsOut:
     with services.database.read() as session:
         job = jobs.get(session, user, job_id)
-        return views.metrics(session, job, names=list(filter(None, names.split(","))), max_points=max_points)
+        wanted = list(filter(None, names.split(",")))
+        return views.metrics(session, job, names=wanted, max_points=max_points, clocks=clocks)
 
 
 @router.get("/jobs/{job_id}/previews", summary="Contact sheets of the images as they came to be")

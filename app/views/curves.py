@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.jobs import steps_of
-from app.models import Job, Mark, Metric, Preview, Step
+from app.models import Event, Job, Mark, Preview, Step
 from app.views.out import Out
+from app.views.points import Point, points_of
 
-Point = tuple[int, float]
+CLOCK_EVENTS = 400  # of a job's history that tell when points came
 
 
 class MarkOut(Out):
@@ -37,6 +38,9 @@ class CurvesOut(Out):
     total: int
     series: dict[str, list[Point]] = Field(description="Name -> points [x, value], in order of x.")
     marks: list[MarkOut]
+    clock: list[Point] = Field(
+        [], description="Where clocks were asked for: [x, seconds since the step began] of some of the points."
+    )
 
 
 class MetricsOut(Out):
@@ -76,11 +80,17 @@ class PreviewsOut(Out):
     data: list[SheetsOut]
 
 
-def metrics(session: Session, job: Job, *, names: Sequence[str] = (), max_points: int = 1000) -> MetricsOut:
-    """Every curve of a job, at most `max_points` points each. names: only these, or what begins with one and a dot."""
+def metrics(
+    session: Session, job: Job, *, names: Sequence[str] = (), max_points: int = 1000, clocks: bool = False
+) -> MetricsOut:
+    """Every curve of a job, at most `max_points` points each. names: only these, or what begins with one and a dot.
+
+    clocks: also when points came.
+    """
     last_seq = job.last_seq  # read before the points: what is written meanwhile comes twice rather than never
     steps = _reached(session, job)
-    series = _series(session, steps, names)
+    series = points_of(session, [step.key for step in steps], names, max_points)
+    times = _clocks(session, steps) if clocks else {}
     marks = _marks(session, steps)
     return MetricsOut(
         last_seq=last_seq,
@@ -92,8 +102,9 @@ def metrics(session: Session, job: Job, *, names: Sequence[str] = (), max_points
                 state=step.state,
                 unit=step.unit,
                 total=step.total,
-                series={name: downsample(points, max_points) for name, points in sorted(series[step.key].items())},
+                series=dict(sorted(series[step.key].items())),
                 marks=marks[step.key],
+                clock=times.get(step.key, []),
             )
             for step in steps
             if step.key in series or step.key in marks
@@ -106,14 +117,17 @@ def _reached(session: Session, job: Job) -> list[Step]:
     return [step for step in steps_of(session, job.id) if step.attempts]
 
 
-def _series(session: Session, steps: Sequence[Step], names: Sequence[str]) -> defaultdict[str, dict[str, list[Point]]]:
-    keys = [step.key for step in steps]
-    query = select(Metric.step_key, Metric.name, Metric.x, Metric.value).where(Metric.step_key.in_(keys))
-    found: defaultdict[str, dict[str, list[Point]]] = defaultdict(dict)
-    for key, name, x, value in session.execute(query.order_by(Metric.step_key, Metric.name, Metric.x)):
-        if not names or any(name == wanted or name.startswith(f"{wanted}.") for wanted in names):
-            found[key].setdefault(name, []).append((x, value))
-    return found
+def _clocks(session: Session, steps: Sequence[Step]) -> dict[str, list[tuple[int, float]]]:
+    """Step's key -> when some of its points came, as the job's history has it: x, and seconds since the step began."""
+    began = {step.id: step.started_at for step in steps if step.started_at is not None}
+    told = (Event.step_id.in_(began), Event.kind == "metrics", Event.job_id.in_({step.job_id for step in steps}))
+    count = session.scalar(select(func.count()).select_from(Event).where(*told)) or 0
+    some = select(Event.step_id, Event.at, Event.data).where(*told, Event.seq % (count // CLOCK_EVENTS + 1) == 0)
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for step_id, at, data in session.execute(some.order_by(Event.seq)):
+        x = max(points[-1][0] for points in data["points"].values())
+        found[data["key"]][x] = round((at - began[step_id]).total_seconds(), 1)
+    return {key: sorted(clock.items()) for key, clock in found.items()}
 
 
 def _marks(session: Session, steps: Sequence[Step]) -> defaultdict[str, list[MarkOut]]:
@@ -122,20 +136,6 @@ def _marks(session: Session, steps: Sequence[Step]) -> defaultdict[str, list[Mar
     for mark in session.scalars(query):
         found[mark.step_key].append(MarkOut.model_validate(mark.data))
     return found
-
-
-def downsample(points: Sequence[Point], max_points: int) -> list[Point]:
-    """At most `max_points` of the points: the ends, and the least and the greatest of each stretch, so no spike is lost."""
-    if len(points) <= max_points:
-        return list(points)
-    buckets = max((max_points - 2) // 2, 1)
-    inner = points[1:-1]
-    kept = {points[0], points[-1]}
-    for bucket in range(buckets):
-        stretch = inner[bucket * len(inner) // buckets : (bucket + 1) * len(inner) // buckets]
-        if stretch:
-            kept |= {min(stretch, key=lambda point: point[1]), max(stretch, key=lambda point: point[1])}
-    return sorted(kept)
 
 
 def previews(session: Session, job: Job) -> PreviewsOut:

@@ -8,11 +8,8 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given
-from hypothesis import strategies as st
 
 from app.models import Step
-from app.views.curves import downsample
 from engine import events
 from engine.plan import StepKind
 from tests.app.world import World, spec_body
@@ -58,18 +55,6 @@ def test_a_job_that_found_a_step_in_the_store_shows_its_curves(
     assert len(client.get(again["urls"]["previews"]).json()["data"]) == 1
 
 
-@given(
-    values=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300),
-    max_points=st.integers(10, 120),
-)
-def test_thinning_keeps_ends_and_extremes(values: list[float], max_points: int) -> None:
-    points = list(enumerate(values))
-    kept = downsample(points, max_points)
-    assert len(kept) <= max_points and kept == sorted(kept) and set(kept) <= set(points)
-    assert kept[0] == points[0] and kept[-1] == points[-1]
-    assert min(value for _, value in kept) == min(values) and max(value for _, value in kept) == max(values)
-
-
 def test_thousands_of_points_are_thinned_by_the_server(client: TestClient, world: World) -> None:
     job = client.post("/api/v1/jobs", json={"spec": spec_body()}).json()
     lease = world.claim()
@@ -77,6 +62,13 @@ def test_thousands_of_points_are_thinned_by_the_server(client: TestClient, world
     world.tell(lease, *(events.Metric(x=x, values={"loss": x % 7}) for x in range(3000)))
     [curves] = client.get(job["urls"]["metrics"] + "?max_points=100").json()["data"]
     assert 50 < len(curves["series"]["loss"]) <= 100
+
+
+def test_curves_tell_when_their_points_came(client: TestClient, finished: dict[str, Any]) -> None:
+    [recover] = client.get(finished["urls"]["metrics"] + "?clocks=true").json()["data"]
+    assert [x for x, _ in recover["clock"]] == [0, 1, 2, 3]
+    assert all(0 <= seconds < 60 for _, seconds in recover["clock"])
+    assert client.get(finished["urls"]["metrics"]).json()["data"][0]["clock"] == []
 
 
 def test_contact_sheets_never_change(client: TestClient, finished: dict[str, Any]) -> None:
