@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -13,32 +10,24 @@ from app.errors import NotFound
 from app.models import Token, User
 from app.redis_server import write_private
 from app.settings import Settings
-
-CONNECTION_FILE = "cli.json"
-
-
-class Connection(BaseModel, frozen=True):
-    """Where a server is and what lets one in: what `fadrm up` leaves for the commands of the same user."""
-
-    url: str
-    token: str
+from fadrm import connection
 
 
-def connect(settings: Settings, url: str) -> Connection:
+def connect(settings: Settings, url: str) -> connection.Connection:
     """A token for the commands of this user, kept in the home folder; the last one where it is still good."""
-    path = settings.home / CONNECTION_FILE
+    path = settings.home / connection.FILE
     built = services.build(settings)
     try:
         with built.database.write() as session:
-            known = read_connection(settings.home)
+            known = connection.read(settings.home)
             token = known.token if known and auth.identify(session, known.token, "api") else ""
             if not token:
                 _, token = auth.api_token(session, auth.bootstrap(session), "command line on this machine", None)
     finally:
         built.close()
-    connection = Connection(url=url, token=token)
-    write_private(path, connection.model_dump_json())
-    return connection
+    made = connection.Connection(url=url, token=token)
+    write_private(path, made.model_dump_json())
+    return made
 
 
 def login_url(settings: Settings, url: str) -> str:
@@ -49,15 +38,6 @@ def login_url(settings: Settings, url: str) -> str:
             return f"{url}/login?token={auth.login_link(session, auth.bootstrap(session))}"
     finally:
         built.close()
-
-
-def read_connection(home: Path) -> Connection | None:
-    """What `fadrm up` left for the commands of the same user."""
-    path = home / CONNECTION_FILE
-    try:
-        return Connection.model_validate_json(path.read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 def user(session: Session, name: str, role: str = "member") -> User:
@@ -84,5 +64,5 @@ def owner_of(session: Session, token_id: str) -> User:
 
 def address(settings: Settings) -> str:
     """Where this machine's server is, as far as is known."""
-    known = read_connection(settings.home)
+    known = connection.read(settings.home)
     return settings.public_url or (known.url if known else "http://127.0.0.1:8080")

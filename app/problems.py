@@ -94,7 +94,7 @@ def _rendered(request: Request, problem: Problem, headers: dict[str, str] | None
 
 def is_api(path: str) -> bool:
     """Whether programs are answered here, rather than people."""
-    return path.startswith("/api/")
+    return path.startswith("/api/") or path == "/metrics"
 
 
 def _field_error(report: ErrorReport) -> FieldError:
@@ -260,8 +260,19 @@ def _hint(error: Any) -> str:
     if kind == "json_invalid" or tuple(error["loc"]) == ("body",):
         return SEND_JSON
     if kind == "union_tag_not_found":
-        return f"Say which kind it is, by the field {context.get('discriminator')} in it."
+        tag = str(context.get("discriminator", "")).strip("'")
+        known = f": {', '.join(_kinds(tag))}" if _kinds(tag) else ""
+        return f"Say which kind it is, by the field {tag} in it{known}."
     return ""
+
+
+@cache
+def _kinds(tag: str) -> tuple[str, ...]:
+    """What a field that says the kind may hold: of `method` every method, of `source` every source."""
+    schema = JobSpec.model_json_schema()
+    parts = [part for place in (schema, *schema["$defs"].values()) for part in place.get("properties", {}).values()]
+    found = [part["discriminator"] for part in parts if "discriminator" in part]
+    return tuple(kind for one in found if one["propertyName"] == tag for kind in one["mapping"])
 
 
 @cache

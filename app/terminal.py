@@ -8,9 +8,11 @@ from itertools import groupby
 from typing import Any
 
 from pydantic import BaseModel
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
+from rich.text import Text
 
 from engine.networks import network_title
 from fadrm import Client, Job
@@ -31,7 +33,8 @@ __all__ = [
     "size",
     "warn",
 ]
-WIDE = 10_000  # columns of what is no terminal: nothing is cut there
+LEAST = 10  # characters that a cell keeps when there is too little room
+GAP = 2  # between columns
 
 
 def print_json(console: Console, value: Any) -> None:
@@ -41,16 +44,23 @@ def print_json(console: Console, value: Any) -> None:
 
 
 def print_table(console: Console, head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """A line a row, whatever the width. The first column, ids and names, is never cut."""
-    cells = [[escape(cell) for cell in row] for row in rows]
-    longest = max((len(row[0]) for row in cells), default=0)
-    first, *others = head
-    columns = [Column(first, no_wrap=True, min_width=longest)]
-    columns += [Column(name, no_wrap=True, overflow="ellipsis") for name in others]
-    table = Table(*columns, box=None, pad_edge=False, title=escape(title) or None, title_justify="left")
-    for row in cells:
-        table.add_row(*row)
-    console.print(table, width=None if console.is_terminal else WIDE, crop=console.is_terminal, highlight=False)
+    """A line a row, whatever the width. The first column, ids and names, is never cut; the last one is cut first."""
+    lines = [tuple(head), *(tuple(" ".join(cell.split()) for cell in row) for row in rows)]
+    widths = [max(cell_len(line[place]) for line in lines) for place in range(len(head))]
+    excess = sum(widths) + GAP * (len(widths) - 1) - console.width if console.is_terminal else 0
+    for place in range(len(widths) - 1, 0, -1):
+        cut = min(max(excess, 0), widths[place] - min(widths[place], LEAST))
+        widths[place], excess = widths[place] - cut, excess - cut
+    if title:
+        console.print(title, highlight=False, markup=False, soft_wrap=True)
+    how: dict[str, Any] = {"crop": True, "no_wrap": True} if console.is_terminal else {"soft_wrap": True}
+    for line in lines:
+        cells = [Text(cell) for cell in line]
+        for cell, width in zip(cells, widths, strict=True):
+            cell.truncate(width, overflow="ellipsis", pad=True)
+        told = Text(" " * GAP).join(cells)
+        told.rstrip()
+        console.print(told, style="bold" if line is lines[0] else "", highlight=False, **how)
 
 
 def show_plan(plan: Plan, console: Console) -> None:

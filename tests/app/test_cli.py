@@ -14,11 +14,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from app import cli, local, terminal, up
+from app import cli, terminal, up
 from app.main import create_app, server
 from app.redis_server import write_private
 from app.settings import Settings
 from fadrm import Client
+from fadrm.connection import FILE, Connection
 from tests.app.archives import archive
 from tests.app.world import Person, World, chain, damage, spec_body
 
@@ -95,6 +96,91 @@ def test_a_terminal_gets_bars_and_the_moment_of_the_first_images(served: World, 
     assert isinstance(console.file, io.StringIO)
     told = console.file.getvalue()
     assert "✔ Recover" in told and "100 %" in told and "First images after" in told
+
+
+def test_every_answer_is_there_as_json(served: World, run: Run, owner: Person, tmp_path: Path) -> None:
+    told = json.loads(run("plan", "--preset", "demo", "--json")[1])
+    assert told["steps"] and told["estimate"]["seconds"]["cpu"] > 0
+    job = json.loads(run("submit", "--preset", "demo", "--json")[1])
+    assert json.loads(run("pause", job["id"], "--json")[1])["paused_by"] == "owner"
+    assert json.loads(run("resume", job["id"], "--json")[1])["paused_by"] is None
+    assert json.loads(run("spec", job["id"], "--json")[1])["dataset"]["source"] == "digits"
+    served.work()
+    (listed,) = json.loads(run("list", "--json")[1])["data"]
+    assert listed["id"] == job["id"] and listed["state"] == "succeeded"
+    events = [json.loads(line) for line in run("watch", job["id"], "--json")[1].splitlines()]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    lines = [json.loads(line) for line in run("logs", job["id"], "--json")[1].splitlines()]
+    assert lines[-1]["message"] == "Job succeeded."
+    (got, *_) = json.loads(run("download", job["id"], "--to", str(tmp_path), "--json")[1])
+    assert Path(got["path"]).stat().st_size == got["size_bytes"] and len(got["sha256"]) == 64
+    settings = {setting["variable"] for setting in json.loads(run("settings", "--json")[1])}
+    assert "FADRM_HOME" in settings
+
+
+def test_a_plan_is_a_table_a_sentence_and_what_comes_next(served: World, run: Run) -> None:
+    code, told, _ = run("plan", "--preset", "demo")
+    assert code == 0 and "{" not in told and "to do" in told
+    assert "steps are to do: roughly" in told and "on a CPU" in told
+    assert told.rstrip().endswith("Submit it: fadrm submit --preset demo")
+
+
+def test_a_list_never_wraps(served: World, run: Run, owner: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = served.submit(owner, chain("wide"), name="a name of eighty characters that no narrow terminal can hold")
+    monkeypatch.setenv("COLUMNS", "60")
+    _, told, _ = run("list")
+    assert len(told.splitlines()) == 2 and job.name in told  # a pipe gets it whole
+    narrow = Console(file=io.StringIO(), force_terminal=True, width=60, no_color=True)
+    terminal.print_table(narrow, ("Id", "Name"), [(job.id, job.name)])
+    assert isinstance(narrow.file, io.StringIO)
+    lines = narrow.file.getvalue().splitlines()
+    assert len(lines) == 2 and job.id in lines[1] and "…" in lines[1]
+
+
+def test_a_list_is_narrowed(served: World, run: Run, owner: Person) -> None:
+    mine = served.submit(owner, chain("m"), name="mine")
+    other = served.submit(served.person("admin"), chain("o"), name="other")
+    assert other.id not in run("list", "--mine")[1] and mine.id in run("list", "--mine")[1]
+    assert mine.id in run("list", "--search", "MIN")[1] and mine.id not in run("list", "--search", "x")[1]
+    assert mine.id in run("list", "--state", "queued")[1] and mine.id not in run("list", "--state", "failed")[1]
+
+
+def test_two_jobs_are_compared(served: World, run: Run, tmp_path: Path) -> None:
+    ids = []
+    for seed in (1, 2):
+        file = tmp_path / f"{seed}.json"
+        file.write_text(json.dumps(spec_body(seed=seed)))
+        ids.append(run("submit", str(file))[1].strip())
+    served.work()
+    code, told, _ = run("compare", *ids)
+    assert code == 0 and "/seed" in told and "/ipc" not in told and "90.0 ± 0.0" in told
+    assert json.loads(run("compare", *ids, "--json")[1])["differences"][0]["values"] == [1, 2]
+    assert run("compare", ids[0])[0] == cli.REFUSED
+
+
+def test_a_spec_is_printed_to_be_sent_again(served: World, run: Run, tmp_path: Path) -> None:
+    job_id = run("submit", "--preset", "demo")[1].strip()
+    file = tmp_path / "again.yaml"
+    file.write_text(run("spec", job_id)[1])
+    code, again, _ = run("submit", str(file), "--json")
+    assert (
+        code == 0 and json.loads(again)["spec_sha256"] == json.loads(run("cancel", job_id, "--json")[1])["spec_sha256"]
+    )
+
+
+def test_exit_codes_are_told(run: Run) -> None:
+    code, told, _ = run("--help")
+    assert code == 0
+    for number, meaning in cli.EXIT_CODES.items():
+        assert str(number) in told and meaning.partition(":")[0] in " ".join(told.replace("│", " ").split())
+
+
+def test_a_shell_can_complete(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_FADRM_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "fadrm do")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    code, told, _ = run()
+    assert code == 0 and told.split() == ["doctor", "download"]
 
 
 def test_a_preset_is_submitted_and_cancelled(served: World, run: Run) -> None:
@@ -212,15 +298,15 @@ def test_commands_find_the_server_of_this_machine(
     url = Settings().url
     monkeypatch.delenv("FADRM_URL")
     monkeypatch.delenv("FADRM_TOKEN")
-    connection = local.Connection(url=url, token=owner.token)
-    write_private(tmp_path / local.CONNECTION_FILE, connection.model_dump_json())
+    connection = Connection(url=url, token=owner.token)
+    write_private(tmp_path / FILE, connection.model_dump_json())
     assert run("list")[0] == 0
-    assert (tmp_path / local.CONNECTION_FILE).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
 
 
 def test_tokens_are_made_listed_and_revoked(world: World, run: Run) -> None:
-    code, token, _ = run("token", "create", "laptop", "--user", "mei")
-    assert code == 0 and token.startswith("fadrm_")
+    code, token, aside = run("token", "create", "laptop", "--user", "mei")
+    assert code == 0 and token.startswith("fadrm_") and f"Good for the server whose home is {Settings().home}" in aside
     _, told, _ = run("token", "list")
     assert "laptop" in told and "mei" in told
     token_id = next(word for word in told.split() if word.startswith("tok_"))

@@ -106,6 +106,13 @@ def test_a_body_that_cannot_be_read_is_answered_with_how_to_send_it(
     assert "Content-Type: application/json" in problem.hint
 
 
+def test_a_part_that_does_not_say_its_kind_is_told_the_kinds(client: TestClient) -> None:
+    answer = client.post("/api/v1/jobs/plan", json={"spec": {"dataset": {"resolution": 8}, "ipc": 1, "method": {}}})
+    hints = {error["pointer"]: error["hint"] for error in answer.json()["errors"]}
+    assert hints["/spec/dataset"].startswith("Say which kind it is, by the field source in it: digits, folder")
+    assert "rded" in hints["/spec/method"] and "fadrm+" in hints["/spec/method"]
+
+
 def test_a_wrong_parameter_is_named(client: TestClient) -> None:
     [error] = client.get("/api/v1/jobs?limit=1000").json()["errors"]
     assert error["parameter"] == "limit" and "1000" in error["detail"]

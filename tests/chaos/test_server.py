@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from app import local, machine
-from app.client import Client
+from app import machine
 from app.db import Database
 from app.models import Attempt, Event, Step
 from engine.plan import StepKind
 from engine.store import Store
+from fadrm import Client
+from fadrm.connection import read as read_connection
 from tests.app.running import Running, living
 from tests.worker.real import SETTINGS, SPEC, images_below, tiny_plan
 
@@ -38,7 +39,7 @@ class Server(Running):
         except AssertionError:
             self.end(signal.SIGKILL)
             raise
-        connection = local.read_connection(home)
+        connection = read_connection(home)
         assert connection is not None
         self.client = Client(connection.url, connection.token)
         self.database = Database(f"sqlite:///{home / 'fadrm.db'}")
