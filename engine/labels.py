@@ -5,13 +5,16 @@ N images of an epoch, B batches, n images of a batch, C channels, S pixels a sid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from engine.augment import crop_pixels, draw_boxes, draw_flips, draw_mix_box, paste
 from engine.datasets import Statistics
@@ -19,6 +22,7 @@ from engine.pixels import normalised
 from engine.precision import Precision, computing
 from engine.randomness import generator
 
+LABELLED_PIXELS = {"cpu": 2**17, "cuda": 2**20}  # of batches that a teacher sees at once
 RENDERED_PIXELS = 2**20  # drawn at once at most, unless one batch is more; fixed, so that all who render do it alike
 
 
@@ -67,6 +71,11 @@ def halves(count: int) -> list[slice]:
     if count < 4:
         return [slice(0, count)]
     return [slice(0, count // 2), slice(count // 2, count)]
+
+
+def halves_of(batch: slice) -> list[slice]:
+    """The halves of a batch among others."""
+    return [slice(batch.start + half.start, batch.start + half.stop) for half in halves(batch.stop - batch.start)]
 
 
 def draw_plan(
@@ -133,22 +142,27 @@ def soft_labels(
     teachers: Sequence[nn.Module],
     images: Tensor,
     *,
+    batches: Sequence[slice] = (),
     statistics: Literal["batch", "running"] = "batch",
     precision: Precision = "fp32",
 ) -> Tensor:
-    """(n, C, S, S) of one batch -> (n, K) fp32: the mean of the teachers' logits.
+    """(n, C, S, S) images -> (n, K) fp32: the mean of the teachers' logits.
 
-    statistics: "batch" normalises by the statistics of each half batch, which is also what the student's own batch norm
-    will see (BSSL); "running" by those of the real data. The teachers are left as they were; dropout stays off.
-    Source: FADRM relabel.py.
+    batches: where each begins and ends; by default it is one. statistics: "batch" normalises by the statistics of each
+    half batch, which is also what the student's own batch norm will see (BSSL); "running" by those of the real data.
+    The teachers are left as they were; dropout stays off. Source: FADRM relabel.py.
     """
+    parts = [part for batch in batches or [slice(0, len(images))] for part in halves_of(batch)]
+    images = images.contiguous(memory_format=torch.channels_last)
     total = torch.zeros((), device=images.device)
     for teacher in teachers:
-        with torch.no_grad(), labelling(teacher, statistics), computing(precision, images.device):
-            logits = [
-                teacher(images[half].contiguous(memory_format=torch.channels_last)) for half in halves(len(images))
-            ]
-        total = total + torch.cat(logits).float()
+        with (
+            torch.no_grad(),
+            labelling(teacher, statistics),
+            apart(teacher, parts if statistics == "batch" else []),
+            computing(precision, images.device),
+        ):
+            total = total + teacher(images).float()
     return total / len(teachers)
 
 
@@ -163,11 +177,55 @@ def labelled(
     device: torch.device,
 ) -> Tensor:
     """(N, C, S, S) uint8 -> (N, K) fp16 on the device: the teachers' logits of a whole epoch, by position."""
-    logits = [
-        soft_labels(teachers, inputs, statistics=batch_norm, precision=precision).half()
-        for _, inputs in rendered_batches(images, plan, statistics=statistics, device=device)
-    ]
+    most = LABELLED_PIXELS.get(device.type, 2**17) // images.shape[-1] ** 2
+    logits: list[Tensor] = []
+    rendered = rendered_batches(images, plan, statistics=statistics, device=device)
+    for together in _gathered((inputs for _, inputs in rendered), most):
+        stops = list(accumulate(map(len, together)))
+        batches = [slice(stop - len(inputs), stop) for inputs, stop in zip(together, stops, strict=True)]
+        inputs = torch.cat(together)
+        logits.append(soft_labels(teachers, inputs, batches=batches, statistics=batch_norm, precision=precision).half())
     return torch.cat(logits)
+
+
+def _gathered(batches: Iterable[Tensor], most: int) -> Iterator[list[Tensor]]:
+    """Consecutive batches, of up to so many images together, unless one is more."""
+    together: list[Tensor] = []
+    for batch in batches:
+        if together and sum(map(len, together)) + len(batch) > most:
+            yield together
+            together = []
+        together.append(batch)
+    if together:
+        yield together
+
+
+@contextmanager
+def apart(model: nn.Module, parts: Sequence[slice]) -> Iterator[None]:
+    """Batch norm treats each part of a batch as if it came alone; all else sees the batch as one."""
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)] if len(parts) > 1 else []
+    try:
+        for norm in norms:
+            norm.forward = partial(_by_parts, norm, parts)  # type: ignore[method-assign]
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+def _by_parts(norm: nn.BatchNorm2d, parts: Sequence[slice], features: Tensor) -> Tensor:
+    """(n, C, H, W), each part normalised by itself, one after another."""
+    if features.device.type == "cuda" and not norm.track_running_stats and len({p.stop - p.start for p in parts}) == 1:
+        return folded(norm, features, len(parts))
+    return torch.cat([nn.BatchNorm2d.forward(norm, features[part]) for part in parts])
+
+
+def folded(norm: nn.BatchNorm2d, features: Tensor, parts: int) -> Tensor:
+    """The same for equal parts and no running statistics, without a launch for each: parts are channels of their own."""
+    weight, bias = norm.weight.repeat(parts), norm.bias.repeat(parts)
+    channels = features.unflatten(0, (parts, -1)).transpose(0, 1).flatten(1, 2)
+    seen = F.batch_norm(channels, None, None, weight, bias, training=True, eps=norm.eps)
+    return seen.unflatten(1, (parts, -1)).transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

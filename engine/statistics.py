@@ -173,9 +173,10 @@ class _ChannelMoments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, blocks: int) -> Moments:
-        if features.device.type == "cpu" or blocks == 1:
-            moments = [_moments(part) for part in features.chunk(blocks)]
-            mean, var = (torch.stack(column) for column in zip(*moments, strict=True))
+        if features.device.type == "cpu":
+            mean, var = _moments_in_parts(features, blocks)
+        elif blocks == 1:
+            mean, var = (values[None] for values in torch.batch_norm_update_stats(features, None, None, 0.0))
         else:
             mean, var = moments_at_once(features, blocks)
         ctx.save_for_backward(features, mean)
@@ -192,20 +193,18 @@ class _ChannelMoments(torch.autograd.Function):
         return lines_at_once(features, 2 * by_var, by_mean - 2 * by_var * mean), None
 
 
-def _moments(features: Tensor) -> Moments:
-    """Mean and biased variance of each channel; on a CPU in parts of about ROWS pixels, for the sake of exactness."""
-    if features.device.type != "cpu":
-        mean, var = torch.batch_norm_update_stats(features, None, None, 0.0)
-        return mean, var
-    parts = torch.split(features, max(1, ROWS // features[0, 0].numel()))
+def _moments_in_parts(features: Tensor, blocks: int) -> Moments:
+    """As `channel_moments`, on a CPU: in parts of about ROWS pixels, for the sake of exactness."""
+    images, size = len(features) // blocks, max(1, ROWS // features[0, 0].numel())
+    sizes = [min(size, images - start) for start in range(0, images, size)]
     ignored = torch.ones(2, features.shape[1])  # running statistics; their presence makes it answer in fp32
-    moments = [torch.batch_norm_update_stats(part, ignored[0], ignored[1], 0.0) for part in parts]
-    if len(moments) == 1:
-        return moments[0][0], moments[0][1]
-    means, variances = (torch.stack(column) for column in zip(*moments, strict=True))
-    share = torch.tensor([len(part) / len(features) for part in parts])[:, None]
-    mean = (share * means).sum(0)
-    return mean, (share * (variances + (means - mean).square())).sum(0)
+    moments = [torch.batch_norm_update_stats(part, *ignored, 0.0) for part in features.split(sizes * blocks)]
+    means, variances = (torch.stack(column).unflatten(0, (blocks, -1)) for column in zip(*moments, strict=True))
+    if len(sizes) == 1:
+        return means[:, 0], variances[:, 0]
+    share = torch.tensor(sizes)[:, None] / images
+    mean = (share * means).sum(1, keepdim=True)
+    return mean[:, 0], (share * (variances + (means - mean).square())).sum(1)
 
 
 def _straight(features: Tensor, mean: Tensor, slope: Tensor, height: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from engine.datasets import Statistics
 from engine.errors import Diverged
-from engine.labels import LabelPlan, halves, mix_shares, rendered_batches
+from engine.labels import LabelPlan, apart, halves, mix_shares, rendered_batches
 from engine.losses import distillation_loss, mixed_cross_entropy
 from engine.pixels import normalised
 from engine.precision import (
@@ -82,17 +82,19 @@ class Student:
         Each half has batch statistics of its own, as when it was labelled; the gradient is that of the mean loss.
         """
         parts = halves(len(inputs))
-        losses = []
         self._optimizer.zero_grad()
-        for part in parts:
-            with computing(self.recipe.precision, self._device):
-                logits = self.model(inputs[part].contiguous(memory_format=self._layout))
-            loss = criterion(logits, slice(positions.start + part.start, positions.start + part.stop))
-            torch.autograd.backward(self._scaler.scale(loss / len(parts)))
-            losses.append(loss.detach())
+        with computing(self.recipe.precision, self._device), apart(self.model, parts):
+            logits = self.model(inputs.contiguous(memory_format=self._layout))
+        losses = torch.stack(
+            [
+                criterion(logits[part], slice(positions.start + part.start, positions.start + part.stop))
+                for part in parts
+            ]
+        )
+        torch.autograd.backward(self._scaler.scale(losses.mean()))
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        return torch.stack(losses)
+        return losses.detach()
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next epochs depend on: for safetensors, and for `restore`."""

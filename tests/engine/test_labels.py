@@ -9,10 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from engine.labels import (
+    LABELLED_PIXELS,
     LabelPlan,
+    _gathered,
+    apart,
     batch_slices,
     draw_plan,
+    folded,
     halves,
+    labelled,
     mix_shares,
     render,
     rendered_batches,
@@ -82,6 +87,43 @@ def test_each_half_of_a_batch_has_its_own_statistics() -> None:
     torch.testing.assert_close(soft_labels([teacher("resnet")], images[:8].repeat(2, 1, 1, 1))[:8], whole[:8])
     apart = soft_labels([teacher("resnet")], torch.cat([images[:8], images[:8]]))
     assert not torch.allclose(apart[8:], whole[8:], atol=0.1)
+
+
+@pytest.mark.parametrize("statistics", ["batch", "running"])
+@pytest.mark.parametrize("at_once", [16, 40, 1000])
+def test_batches_that_are_labelled_together_are_labelled_as_alone(
+    statistics: Literal["batch", "running"], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LABELLED_PIXELS, "cpu", at_once * 16**2)
+    given = {"statistics": CIFAR10, "batch_norm": statistics, "precision": "fp32", "device": CPU}
+    together = labelled([teacher("resnet")], pictures(), plan(), **given)  # type: ignore[arg-type]
+    alone = [soft_labels([teacher("resnet")], images, statistics=statistics) for images in rendered(plan())]
+    torch.testing.assert_close(together, torch.cat(alone).half(), atol=2e-3, rtol=2e-3)
+
+
+def test_batches_are_gathered_up_to_a_number_of_images_and_never_cut() -> None:
+    gathered = [[sum(map(len, batches)) for batches in _gathered(rendered(plan()), most)] for most in (4, 20, 1000)]
+    assert gathered == [[8, 8, 8, 8, 5], [16, 16, 5], [37]]
+
+
+def test_parts_are_normalised_apart_in_training_too() -> None:
+    norm, alone = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    features = torch.randn(7, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 3
+    parts = [slice(0, 3), slice(3, 7)]
+    with apart(nn.Sequential(norm), parts):
+        seen = norm(features)
+    assert torch.equal(seen, torch.cat([alone(features[part]) for part in parts]))
+    assert torch.equal(norm.running_var, alone.running_var) and norm.num_batches_tracked == 2
+    assert torch.equal(norm.eval()(features), alone.eval()(features))  # nothing of it is left
+
+
+def test_parts_that_are_folded_into_channels_are_the_same() -> None:
+    norm = nn.BatchNorm2d(3, track_running_stats=False)
+    features = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    expected = torch.cat([norm(part) for part in features.chunk(4)])
+    torch.testing.assert_close(folded(norm, features, 4), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("statistics", ["batch", "running"])
