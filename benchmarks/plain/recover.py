@@ -20,7 +20,7 @@ from engine import arrays
 from engine.data import teacher
 from engine.datasets import IMAGENET
 from engine.methods import Recipe
-from engine.recovery import recovery_view
+from engine.recovery import recovery_views
 from engine.schedule import cosine_lr
 
 Look = Callable[[Tensor, int, int], Tensor]  # images, iteration, size
@@ -114,8 +114,7 @@ def _look(task: Task, recipe: Recipe, ipc: int) -> Look:
         return _RandomLook(recipe)
 
     def replayed(images: Tensor, iteration: int, size: int) -> Tensor:
-        view = recovery_view(recipe, True, SEED, ("recover", ipc, 0), iteration, size)
-        assert view is not None
+        (view,) = recovery_views(recipe, True, SEED, [("recover", ipc, 0)], iteration, size)
         seen = TF.resized_crop(images, *view.box, [size, size], antialias=True)
         seen = TF.hflip(seen) if view.flip else seen
         return torch.roll(seen, view.roll, (2, 3))
