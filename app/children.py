@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app import tie
+from app import logs, tie
 
 DEATHS, WINDOW_S = 5, 60.0  # so many ends of one process in so short a time: it will not come up by itself
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
@@ -76,7 +76,9 @@ class Child:
         self.process.wait()
 
     def last_words(self, lines: int = 15) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+        """The end of its log, for people."""
+        told = self.log.read_text(errors="replace").splitlines()[-lines:] if self.log.exists() else []
+        return "\n".join(map(logs.readable, told))
 
 
 def tied(command: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import and_, func, or_, select
@@ -26,6 +27,7 @@ class Frame(NamedTuple):
     seq: int
     body: bytes
     ends: str  # the job's last state, when this is its last event unless it was tried again
+    at: datetime
 
 
 def frame(event: str, data: Any, id_: str = "") -> bytes:
@@ -42,7 +44,7 @@ def _frame_of(row: Any) -> Frame:
     data = {name: getattr(row, name) for name in ("seq", "kind", "job_id", "step_id", "data")}
     state = row.data.get("state") if row.kind == "job" else ""
     ends = state if state in TERMINAL_JOB_STATES else ""
-    return Frame(row.seq, _body(row.kind, data | {"at": row.at.isoformat()}), ends)
+    return Frame(row.seq, _body(row.kind, data | {"at": row.at.isoformat()}), ends, row.at)
 
 
 def read_frames(database: Database, job_id: str, after: int) -> list[Frame]:

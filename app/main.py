@@ -16,6 +16,8 @@ from app import api, auth, login, pages, problems
 from app.api import document, health
 from app.datasets import FactsCache
 from app.deps import check_csrf
+from app.metrics import Measured, Metrics
+from app.metrics import router as metric_routes
 from app.middleware import Envelope, Guard
 from app.services import Services
 from app.settings import Settings
@@ -29,6 +31,7 @@ GRACEFUL_S = 5  # an open stream would else keep a server alive after SIGTERM fo
 def create_app(services: Services, *, background: bool = True) -> FastAPI:
     """An app of its own. background: also sweep and ring; one process of several may leave that to the others."""
     secret = auth.load_secret(services.settings)
+    metrics = Metrics(services)
     app = FastAPI(
         title="FADRM Server",
         version=document.VERSION,
@@ -41,16 +44,20 @@ def create_app(services: Services, *, background: bool = True) -> FastAPI:
         dependencies=[Depends(check_csrf)],
         middleware=[
             Middleware(Envelope),
+            Middleware(Measured, metrics=metrics),
             Middleware(Guard, services=services, secret=secret, hosts=hosts(services.settings)),
         ],
     )
     app.state.services = services
     app.state.hub = Hub(services.database)
     app.state.facts = FactsCache()
+    app.state.metrics = metrics
+    app.state.hub.on_lag = metrics.event_lag.observe
     app.state.throttle = login.Throttle()
     app.state.error_page = pages.error_page
     problems.install(app)
     app.include_router(health.router)
+    app.include_router(metric_routes)
     app.include_router(login.router)
     app.include_router(api.router())
     app.include_router(pages.router())

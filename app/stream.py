@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from app.db import Database
 from app.errors import TooMany, Unavailable
 from app.frames import PING, PING_EVENT, RETRY, hint_of, read_changes, read_news
-from app.models import TERMINAL_JOB_STATES, User
+from app.models import TERMINAL_JOB_STATES, User, utc_now
 from app.visibility import read_teams, sees
 from app.watchers import Channel, Following, HintsWatcher, JobsWatcher, Watcher
 
@@ -37,6 +37,7 @@ class Hub:
         self.poll_s, self.ping_s, self.check_s = poll_s, ping_s, check_s
         self._channels: dict[str, Channel] = {}
         self._watchers: set[Watcher] = set()
+        self.on_lag: Callable[[float], object] | None = None  # told how old news are that were found, s
         self._known: dict[str, tuple[str, int]] = {}  # unfinished jobs -> state, version
         self._newest = ""
         self._somebody = asyncio.Event()
@@ -132,6 +133,8 @@ class Hub:
             channel = self._channels.get(job_id)
             if channel is not None and channel.head == heads[job_id]:  # else it is another one: somebody came anew
                 channel.move(last_seq, frames)
+                if frames and self.on_lag is not None:
+                    self.on_lag((utc_now() - frames[-1].at).total_seconds())
         hinted = [watcher for watcher in self._watchers if isinstance(watcher, HintsWatcher)]
         if hinted:
             rows = await asyncio.to_thread(read_changes, self.database, list(self._known), self._newest)

@@ -16,7 +16,7 @@ from typing import TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import claims, leases, orphans
+from app import claims, leases, logs, orphans
 from app.claims import Holder, Room
 from app.leases import Lease, LeaseLost
 from app.machine import Process
@@ -129,15 +129,18 @@ class Carrier:
     def _carry(self, lease: Lease) -> None:
         """One step from claim to end. Whatever happens, the lease is given up or lost, and no engine works without one."""
         self.on_step(lease.step_id)
-        facts = {"job": lease.job_id, "step": lease.step_id, "title": lease.step.title, "fence": lease.fence}
-        log.info("step claimed", extra=facts)
+        with logs.about(job=lease.job_id, step=lease.step_id, title=lease.step.title, fence=lease.fence):
+            self._carry_on(lease)
+
+    def _carry_on(self, lease: Lease) -> None:
+        log.info("step claimed")
         try:
-            log.info("step ended", extra=facts | {"outcome": self._do(lease)})
+            log.info("step ended", extra={"outcome": self._do(lease)})
         except LeaseLost:
-            log.warning("lease lost: engine ended, nothing published", extra=facts)
+            log.warning("lease lost: engine ended, nothing published")
             self._drop_engine(at_once=True)
         except (OSError, ValueError, *UNWRITABLE) as error:
-            log.exception("step not carried", extra=facts)
+            log.exception("step not carried")
             self._drop_engine(at_once=True)
             self._crash(lease, _report(error))
         finally:

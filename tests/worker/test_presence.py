@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 from sqlalchemy import select
 
-from app.logs import Facts
 from app.models import Worker
 from app.settings import Settings
 from tests.worker.stage import Stage, scripted
@@ -85,11 +82,3 @@ def test_two_workers_never_have_one_name(stage: Stage) -> None:
     finally:
         for name in (held, also, other):
             name.close()
-
-
-def test_a_log_line_is_one_line_with_its_facts_and_without_secrets() -> None:
-    record = logging.makeLogRecord({"name": "x", "levelname": "INFO", "msg": "login", "user": "a\nb"})
-    record.url, record.token = "redis://u:pass@host", "fadrm_" + "x" * 43
-    line = Facts().format(record)
-    assert "\n" not in line and 'user="a\\nb"' in line
-    assert "pass" not in line and "xxx" not in line
