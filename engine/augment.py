@@ -94,8 +94,10 @@ def apply_views(images: Tensor, views: Sequence[View], size: int) -> Tensor:
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
-    """The same on the device, for which nobody waits: a GPU takes it when it comes to it."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+    """The same on the device, for which nobody waits: a GPU takes what was decided on the CPU when it comes to it."""
+    if values.device.type == "cpu" and device.type == "cuda":
+        return values.contiguous().pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def crop_floats(images: Tensor, boxes: Tensor, size: int) -> Tensor:
@@ -110,7 +112,7 @@ def crop_pixels(pixels: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tens
     Rounds after either axis, across first, as Pillow's bilinear resize of 8-bit images does: within one level of it.
     """
     down, across = _weights_of(boxes, pixels, size)
-    across = torch.where(flips.to(pixels.device)[:, None, None], across.flip(1), across).float()
+    across = torch.where(sent(flips, pixels.device)[:, None, None], across.flip(1), across).float()
     level = torch.einsum("nchw,ntw->ncht", pixels.float(), across).add_(0.5).floor_()
     return torch.einsum("nsh,ncht->ncst", down.float(), level).add_(0.5).floor_()
 
@@ -135,14 +137,14 @@ def paste(images: Tensor, partners: Tensor, boxes: Tensor) -> Tensor:
 
     partners: (N,) indices into the images. boxes: (N, 4) top, left, bottom, right, px; empty for no mixing.
     """
-    top, left, bottom, right = boxes.to(images.device).T[:, :, None]
+    top, left, bottom, right = sent(boxes, images.device).T[:, :, None]
     row, column = (torch.arange(side, device=images.device) for side in images.shape[2:])
     inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
-    return torch.where(inside[:, None], images[partners.to(images.device)], images)
+    return torch.where(inside[:, None], images[sent(partners, images.device)], images)
 
 
 def _weights_of(boxes: Tensor, images: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    top, left, high, wide = boxes.to(images.device).T
+    top, left, high, wide = sent(boxes, images.device).T
     down = resampling_weights(top, high, full=images.shape[2], size=size)
     return down, resampling_weights(left, wide, full=images.shape[3], size=size)
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine import arrays
+from engine.augment import sent
 from engine.datasets import Statistics, held_back_count
 from engine.models import build, frozen
 from engine.precision import Precision, cast, prepared
@@ -102,7 +103,7 @@ def fitted(array: Tensor, device: torch.device) -> Tensor:
 
 def batch_of(images: Tensor, indices: Tensor, device: torch.device) -> Tensor:
     """(B, ...) rows of an array on the device, wherever the array lies."""
-    return images[indices.to(images.device)].to(device, non_blocking=True)
+    return sent(images[sent(indices, images.device)], device)
 
 
 @lru_cache(maxsize=8)

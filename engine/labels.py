@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.augment import crop_pixels, draw_boxes, draw_flips, draw_mix_box, paste
+from engine.augment import crop_pixels, draw_boxes, draw_flips, draw_mix_box, paste, sent
 from engine.datasets import Statistics
 from engine.pixels import normalised
 from engine.precision import Precision, computing
@@ -122,7 +122,7 @@ def render(images: Tensor, plan: LabelPlan, batches: range, *, statistics: Stati
     """Consecutive batches of a plan, one behind the other: (n, C, S, S) normalised: crop, flip, normalise, CutMix."""
     slices = plan.batches[batches.start : batches.stop]
     rows = slice(slices[0].start, slices[-1].stop)
-    pixels = images[plan.order[rows].long().to(images.device)].to(device)
+    pixels = sent(images[sent(plan.order[rows].long(), images.device)], device)
     levels = crop_pixels(pixels, plan.boxes[rows], plan.flips[rows], images.shape[-1])
     sizes = torch.tensor([batch.stop - batch.start for batch in slices])
     starts = torch.tensor([batch.start - rows.start for batch in slices])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine import device as devices
-from engine.augment import crop_pixels, draw_boxes, draw_flips, draw_mix_box, paste
+from engine.augment import crop_pixels, draw_boxes, draw_flips, draw_mix_box, paste, sent
 from engine.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer, taken_from, under
 from engine.context import Context, Result, State, Telling
 from engine.data import RealData, batch_of, real_data, resident
@@ -180,7 +180,7 @@ class _Training:
         """One batch, one step of the optimiser."""
         size = self.teacher.batch_size
         indices = order[self.batch * size : (self.batch + 1) * size]
-        images, labels = self._augmented(indices), self.data.train_labels[indices].to(self.device)
+        images, labels = self._augmented(indices), sent(self.data.train_labels[indices], self.device)
         images, loss_of = self._mixed(images, labels)
         self.model.train()
         for group in self.optimizer.param_groups:
@@ -258,7 +258,7 @@ class _Training:
         if not self.teacher.cutmix:
             return images, lambda logits: F.cross_entropy(logits.float(), labels)
         chance = generator(self.teacher.seed, "teach", "mix", self.step)
-        partners = torch.randperm(count, generator=chance).to(self.device)
+        partners = sent(torch.randperm(count, generator=chance), self.device)
         box = torch.tensor(draw_mix_box(side, generator=chance))
         shares = ((box[2] - box[0]) * (box[3] - box[1]) / side**2).expand(count)
         mixed = paste(images, partners, box.expand(count, 4)).contiguous(memory_format=torch.channels_last)
@@ -273,7 +273,7 @@ def shifted(pixels: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
     across = torch.where(flips[:, None], side - 1 - across, across) + reach
     down = place - offsets[:, :1] + reach
     image = torch.arange(len(pixels), device=pixels.device)[:, None, None]
-    rows, columns = down.to(pixels.device)[:, :, None], across.to(pixels.device)[:, None, :]
+    rows, columns = sent(down, pixels.device)[:, :, None], sent(across, pixels.device)[:, None, :]
     moved = F.pad(pixels, (reach,) * 4).permute(0, 2, 3, 1)[image, rows, columns]
     return moved.permute(0, 3, 1, 2)
 
