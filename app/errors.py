@@ -61,6 +61,24 @@ class Conflict(ServiceError):
     status, code, title = 409, "conflict", "Not possible now"
 
 
+class BadChecksum(ServiceError):
+    """What came is not what its checksum says (tus)."""
+
+    status, code, title = 460, "bad_checksum", "Damaged on the way"
+
+
+class UnknownVersion(ServiceError):
+    """The sender speaks another version of the protocol."""
+
+    status, code, title = 412, "unknown_version", "Another version is spoken here"
+
+
+class Outdated(ServiceError):
+    """The thing is no longer as the asker saw it (If-Match)."""
+
+    status, code, title = 412, "outdated", "Changed meanwhile"
+
+
 class Gone(ServiceError):
     """It was here, and is no more."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -49,7 +50,12 @@ def create_app(services: Services, *, background: bool = True) -> FastAPI:
         ],
     )
     app.state.services = services
-    app.state.hub = Hub(services.database)
+    app.state.hub = Hub(
+        services.database,
+        most=services.settings.max_streams,
+        most_per_user=services.settings.max_streams_per_user,
+    )
+    app.state.unpacking = threading.BoundedSemaphore(services.settings.max_unpacking_at_once)
     app.state.facts = FactsCache()
     app.state.metrics = metrics
     app.state.hub.on_lag = metrics.event_lag.observe

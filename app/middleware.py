@@ -17,13 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import auth, problems
 from app.errors import Forbidden, NotFound, ServiceError, TooLarge, Unauthenticated, UnknownHost, Unprocessable
+from app.limits import Kind, Rates
 from app.services import Services
 from engine.errors import ErrorReport
 
 COOKIE = "fadrm_session"
-MAX_BODY_BYTES = 2**20
-STREAMED = frozenset({("POST", "/api/v1/datasets")})  # routes that count the bytes of their body themselves
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login"})
+STREAMED = ("POST /api/v1/datasets", "PATCH /api/v1/uploads/")  # routes that count the bytes of their body themselves
+FORM_WITH_A_FILE = "POST /datasets"
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/invitation"})
 OPEN_FOLDER = "/static/"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -86,19 +87,27 @@ class Guard:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
+        settings = services.settings
+        self.rates = Rates({"reads": settings.max_reads_per_min, "writes": settings.max_writes_per_min})
+
+    def _most_bytes(self, request: Request) -> int:
+        """Of a body that is not streamed."""
+        settings = self.services.settings
+        return settings.max_body_bytes + (settings.max_upload_bytes if _called(request) == FORM_WITH_A_FILE else 0)
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
         refusal = await self._refusal(request)
-        await (refusal or self.app)(scope, receive if _is_streamed(request) else _limited(receive), send)
+        limited = receive if _is_streamed(request) else _limited(receive, self._most_bytes(request))
+        await (refusal or self.app)(scope, limited, send)
 
     async def _refusal(self, request: Request) -> Response | None:
         request.state.identity, request.state.csrf = None, ""
         path = request.url.path
         try:
             _check_host(request, self.hosts)
-            if _says_it_is_large(request):
+            if _says_it_is_large(request, self._most_bytes(request)):
                 raise TooLarge
             if _is_from_elsewhere(request, self.services.settings.public_url):
                 raise Forbidden("This request comes from a page of another site.", hint="Open this server's own pages.")
@@ -109,6 +118,7 @@ class Guard:
             if problems.is_api(path):
                 return problems.answer(request, error)
             wanted = f"{path}?{request.url.query}" if request.url.query else path
+                self.rates.take(request.state.identity.user.id, _kind(request))
             return RedirectResponse(f"/login?next={quote(wanted)}", 303)
         except ServiceError as error:
             return problems.answer(request, error)
@@ -156,17 +166,22 @@ def _refuse_nul(request: Request) -> None:
 
 
 def _is_streamed(request: Request) -> bool:
-    return (request.method, request.url.path) in STREAMED
+    called = _called(request)
+    return any(called == one or (one.endswith("/") and called.startswith(one)) for one in STREAMED)
+
 
 
 def _says_it_is_large(request: Request) -> bool:
+def _called(request: Request) -> str:
+    return f"{request.method} {request.url.path}"
+
+
     length = request.headers.get("content-length", "0")
-    return not length.isdecimal() or (int(length) > MAX_BODY_BYTES and not _is_streamed(request))
+    return not length.isdecimal() or (int(length) > most and not _is_streamed(request))
 
 
-def _limited(receive: Receive) -> Receive:
+def _limited(receive: Receive, left: int) -> Receive:
     """For bodies that do not say how large they are."""
-    left = MAX_BODY_BYTES
 
     async def receive_some() -> Message:
         nonlocal left
@@ -179,7 +194,19 @@ def _limited(receive: Receive) -> Receive:
     return receive_some
 
 
-def _presented(request: Request) -> tuple[str, str]:
+def is_secure(request: Request, public_url: str) -> bool:
+    """Whether the browser speaks TLS to us, or to a proxy before us that goes by our public address."""
+    public = urlsplit(public_url)
+    is_public = public.scheme == "https" and public.netloc == request.headers.get("host", "")
+    return request.url.scheme == "https" or is_public
+
+
+def cookie_name(secure: bool) -> str:
+    """`__Host-` binds a cookie to this host and to TLS: no other server of the domain can set or read it."""
+    return f"__Host-{COOKIE}" if secure else COOKIE
+
+
+def _presented(request: Request, public_url: str) -> tuple[str, str]:
     """The token that a request shows, and its kind. A header wins over a cookie, also when it is wrong."""
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
     if scheme:

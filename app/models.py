@@ -150,6 +150,22 @@ class UploadHolder(Base):
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True, index=True)
 
 
+class Arrival(Base):
+    """A file on its way, which comes piece by piece. How much of it is here, the file itself says."""
+
+    __tablename__ = "arrivals"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)  # time-ordered
+    owner_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    title: Mapped[str] = mapped_column(String(80))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)  # of the whole file, as announced
+    skip_bad: Mapped[bool] = mapped_column(default=False)
+    upload_id: Mapped[str | None] = mapped_column(String(64))  # what it became
+    problem: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # or why it became nothing
+    created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
+    expires_at: Mapped[datetime] = mapped_column(Time, index=True)
+
+
 class Sweep(Base):
     """One request for many jobs: a base spec and what varies. How it stands follows from its jobs; the row never changes."""
 

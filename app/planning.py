@@ -14,7 +14,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app import datasets, estimates, jobs, problems
-from app.errors import Unprocessable
+from app.errors import TooLarge, Unprocessable
 from app.models import Job, User
 from app.services import Services
 from app.visibility import Chosen, chosen
@@ -88,6 +88,7 @@ def prepare_spec(
 ) -> Planned:
     """Plan a spec. Raises Unprocessable with pointers into `/spec`."""
     roots, uploads = services.settings.data_roots, services.store.uploads
+    _refuse_large(spec, services.settings.max_spec_bytes)
     spec = datasets.within_roots(spec, roots)
     _refuse_weights_outside(spec, roots)
     facts = cache.get(spec.dataset, roots, uploads) if cache else datasets.facts_of(spec.dataset, roots, uploads)
@@ -98,6 +99,15 @@ def prepare_spec(
 
 
 def _refuse_weights_outside(spec: JobSpec, roots: Iterable[Path]) -> None:
+def _refuse_large(spec: JobSpec, most: int) -> None:
+    size_bytes = len(spec.model_dump_json())
+    if size_bytes > most:
+        raise TooLarge(
+            f"The spec has {size_bytes:,} bytes, and the limit is {most:,}.",
+            hint="Name fewer classes or students, or have an administrator raise FADRM_MAX_SPEC_BYTES.",
+        )
+
+
     """Raises Unprocessable when a teacher's weights are to come from a file that is not below one of the roots."""
     allowed = [root.resolve() for root in roots]
     for index, teacher in enumerate(spec.teachers):

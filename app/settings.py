@@ -74,6 +74,21 @@ class Settings(BaseSettings):
     max_upload_bytes_per_user: int = Field(
         64 * 2**30, ge=1, description="Bytes of all archives that one user has sent and not removed."
     )
+    max_uploads_at_once: int = Field(4, ge=1, description="Uploads of one user that are under way at once.")
+    upload_expires_h: float = Field(
+        24.0, gt=0, description="Hours after its last piece until an unfinished upload is forgotten."
+    )
+    max_unpacking_at_once: int = Field(2, ge=1, description="Archives that one process of the API reads at once.")
+    max_reads_per_min: int = Field(
+        3000, ge=0, description="Requests of one user that read something, to one process of the API; 0: no limit."
+    )
+    max_writes_per_min: int = Field(
+        300, ge=0, description="Requests of one user that change something, to one process of the API; 0: no limit."
+    )
+    max_body_bytes: int = Field(2**20, ge=1024, description="Bytes of a request that is no upload.")
+    max_spec_bytes: int = Field(2**18, ge=1024, description="Bytes of a spec as JSON.")
+    max_streams: int = Field(1000, ge=1, description="Streams of events that one process of the API holds open.")
+    max_streams_per_user: int = Field(20, ge=1, description="Streams of events that one user has open at once.")
     max_unpacking_bytes: int = Field(
         2 * 2**30, ge=2**28, description="Memory of the process that reads an uploaded archive."
     )

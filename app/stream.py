@@ -31,9 +31,17 @@ class Hub:
     """All watchers of this process, and the one task that looks for news."""
 
     def __init__(
-        self, database: Database, *, poll_s: float = POLL_S, ping_s: float = PING_S, check_s: float = CHECK_S
+        self,
+        database: Database,
+        *,
+        most: int = MAX_STREAMS,
+        most_per_user: int = MAX_STREAMS_PER_USER,
+        poll_s: float = POLL_S,
+        ping_s: float = PING_S,
+        check_s: float = CHECK_S,
     ) -> None:
         self.database = database
+        self.most, self.most_per_user = most, most_per_user
         self.poll_s, self.ping_s, self.check_s = poll_s, ping_s, check_s
         self._channels: dict[str, Channel] = {}
         self._watchers: set[Watcher] = set()
@@ -88,10 +96,10 @@ class Hub:
         if self._closed:
             raise Unavailable("The server is going down.", headers={"Retry-After": "5"})
         streams = Counter(watcher.user.id for watcher in self._watchers)
-        if streams[user.id] >= MAX_STREAMS_PER_USER:
-            detail = f"You have {MAX_STREAMS_PER_USER} streams open."
+        if streams[user.id] >= self.most_per_user:
+            detail = f"You have {self.most_per_user} streams open."
             raise TooMany(detail, hint="Close some tabs.", headers={"Retry-After": "10"})
-        if streams.total() >= MAX_STREAMS:
+        if streams.total() >= self.most:
             raise Unavailable("Too many streams are open.", headers={"Retry-After": "10"})
 
     async def stream(

@@ -67,9 +67,9 @@ class UploadOut(Counts):
 async def receive(services: Services, body: AsyncIterator[bytes]) -> tuple[Path, str]:
     """A body as a file in a new folder below the uploads, and its SHA-256. Raises TooLarge, and leaves nothing then."""
     limit, size, digest = services.settings.max_upload_bytes, 0, hashlib.sha256()
-    folder = await run_in_threadpool(_new_folder, services.store.uploads)
+    folder = await run_in_threadpool(new_folder, services.store.uploads)
     try:
-        with _room(), (folder / "archive.zip").open("wb") as file:
+        with room(), (folder / "archive.zip").open("wb") as file:
             async for chunk in body:
                 size += len(chunk)
                 if size > limit:
@@ -117,7 +117,7 @@ def keep(
         with services.database.read() as session:
             if known := _row(session, sha256):
                 return _out(session, known), False
-        with _room():
+        with room():
             unpacked, limits = folder / "set", confined.limits_of(services.settings)
             found = confined.unpack(folder / "archive.zip", unpacked / UNPACKED, limits, skip_bad=skip_bad)
             counts = _counted(unpacked, found)
@@ -172,7 +172,7 @@ def remove(services: Services, user: User, upload_id: str) -> None:
     shutil.rmtree(services.store.uploads / upload_id, ignore_errors=True)  # after the commit
 
 
-def _new_folder(uploads: Path) -> Path:
+def new_folder(uploads: Path) -> Path:
     """An empty one; those that somebody left a day ago are removed on the way."""
     for left in uploads.glob(f"{TEMPORARY}*"):
         if time.time() - left.stat().st_mtime > ABANDONED_S:
@@ -209,7 +209,7 @@ def _publish(unpacked: Path, target: Path) -> None:
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def room() -> Iterator[None]:
     """Raises Unavailable where the disk is full."""
     try:
         yield

@@ -36,7 +36,8 @@ CONTROLS = frozenset(
     | {"delete_job", "restore_job", "delete_sweep", "restore_sweep"}
 )
 WRITING = CONTROLS | {"create_job", "rerun_job", "create_sweep", "create_upload", "delete_upload", "change_sweep"}
-ADMINISTERING = frozenset({"drain_worker", "resume_worker"})
+ARRIVING = frozenset({"create_arrival", "append_to_arrival", "finish_arrival", "cancel_arrival"})
+ADMINISTERING = frozenset({"clean_storage", "drain_worker", "resume_worker"})
 CODES = {
     401: ("unauthenticated", "Log in first", "This needs a login or a token."),
     403: ("forbidden", "Not allowed", "Your role is viewer, which may look and not change."),
@@ -44,6 +45,9 @@ CODES = {
     409: ("conflict", "Not possible now", "job_0199 has succeeded already."),
     410: ("gone", "No longer here", "The bytes of fadrm-digits-ipc10.zip are no longer those that were written."),
     413: ("too_large", "Too much was sent", "The archive is larger than 4,294,967,296 bytes."),
+    412: ("unknown_version", "Another version is spoken here", "This server speaks tus 1.0.0, and not 2.0.0."),
+    460: ("bad_checksum", "Damaged on the way", "The piece is not what its checksum says."),
+    503: ("unavailable", "Try again shortly", "The server's disk is full."),
     422: (
         "invalid",
         "The request cannot be carried out",
@@ -109,21 +113,29 @@ def _complete(operation: dict[str, Any]) -> None:
 def _problems(operation: dict[str, Any]) -> list[int]:
     name, where = operation["operationId"], {parameter["in"] for parameter in operation.get("parameters", [])}
     found = [] if name in OPEN else [401]
-    if name in WRITING:
+    if name in WRITING | ARRIVING:
         found.append(403)
     if "path" in where:
         found.append(404)
-    if name in CONTROLS | {"delete_upload"}:
+    if name in CONTROLS | {"delete_upload", "append_to_arrival", "finish_arrival"}:
         found.append(409)
     if name == "get_artifact":
         found.append(410)
-    if name == "create_upload":
+    if name in ARRIVING | {"list_arrivals", "get_arrival"}:
+        found.append(412)
+    if name in {"create_upload", "create_arrival", "append_to_arrival"}:
         found.append(413)
     if where or "requestBody" in operation:
         found.append(422)
-    if name in {"create_job", "rerun_job", "retry_job", "create_sweep", "stream_events", "stream_jobs"}:
+    if name in {"create_job", "rerun_job", "create_sweep"}:
+        found.append(507)
+    if name not in OPEN:
         found.append(429)
     return found
+    if name == "append_to_arrival":
+        found.append(460)
+    if name in {"create_upload", "create_arrival", "append_to_arrival", "finish_arrival"}:
+        found.append(503)
 
 
 def _problem(status: int) -> dict[str, Any]:

@@ -48,7 +48,12 @@ async def create_upload(
         folder, sha256 = await uploads.receive(services, request.stream())
     except ClientDisconnect as error:
         raise Unprocessable("The archive broke off on its way.", hint="Send it again.") from error
-    made, is_new = await run_in_threadpool(uploads.keep, services, user, folder, sha256, title, skip_bad=skip_bad)
+
+    def keep() -> tuple[UploadOut, bool]:
+        with request.app.state.unpacking:  # it is here already: it waits for its turn
+            return uploads.keep(services, user, folder, sha256, title, skip_bad=skip_bad)
+
+    made, is_new = await run_in_threadpool(keep)
     response.headers["Location"] = f"/api/v1/datasets/{made.id}"
     if not is_new:
         response.status_code = 200

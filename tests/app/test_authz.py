@@ -30,6 +30,8 @@ FOR_WRITERS = {
     "/api/v1/jobs/{job_id}/retry",
     "/api/v1/sweeps",
     "/api/v1/sweeps/{sweep_id}/cancel",
+    "/api/v1/uploads",
+    "/api/v1/uploads/{arrival_id}/finish",
     "/jobs/new",
     "/jobs/demo",
     "/sweeps/new",
@@ -60,6 +62,9 @@ class Operation:
 
 REMOVAL = Operation(method="DELETE", path="/api/v1/datasets/{upload_id}")
 
+OF_A_SWEEP = Operation(method="DELETE", path="/api/v1/jobs/{job_id}")  # goes with its sweep
+PIECE = Operation(method="PATCH", path="/api/v1/uploads/{arrival_id}")
+HEADERS = {PIECE: {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}}
 
 def operations(app: FastAPI) -> Iterator[Operation]:
     for route in iter_route_contexts(app.routes):
@@ -95,6 +100,7 @@ def places(client: TestClient, world: World) -> dict[str, str]:
         "upload_id": upload["id"],
         "worker_id": "test:cpu:0",
     }
+        "arrival_id": client.post("/api/v1/uploads", headers={"Upload-Length": "9"}).json()["id"],
 
 
 def send(client: TestClient, operation: Operation, places: dict[str, str], who: Person | None) -> int:
@@ -141,7 +147,7 @@ def test_what_is_of_another_is_not_there(
 ) -> None:
     other = world.person("other")
     for operation in closed:
-        theirs = any(part in operation.path for part in (*OF_A_JOB, "{token_id}"))
+        theirs = any(part in operation.path for part in (*OF_A_JOB, "{token_id}", "{arrival_id}"))
         status = send(client, operation, places, other)
         if operation == REMOVAL or any(part in operation.path for part in FOR_ADMINS):  # everybody sees and uses what is uploaded
             assert status == 403
@@ -161,6 +167,10 @@ def test_owners_and_administrators_reach_everything(
         elif any(part in operation.path for part in FOR_ADMINS) and name == "owner":
             assert status == 403
         elif any(part in operation.path for part in FOR_ADMINS):
+        elif "{arrival_id}" in operation.path and name == "admin":  # and so are uploads under way
+            assert status == 404
+        elif operation.path == "/api/v1/uploads/{arrival_id}/finish":
+            assert status == 409
             assert status in {200, 303}
         elif operation.path.endswith(OF_UNFINISHED):
             assert status == 409
