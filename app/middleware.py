@@ -29,12 +29,15 @@ OPEN_FOLDER = "/static/"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'self'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; object-src 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+
+
+HTTPS_ONLY = "max-age=31536000"
 
 
 class Envelope:
@@ -56,7 +59,7 @@ class Envelope:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                _seal(message, request.state.request_id)
+                _seal(message, request)
             await send(message)
 
         try:
@@ -67,9 +70,11 @@ class Envelope:
             await problems.last_resort(request, error)(scope, receive, send_in_envelope)
 
 
-def _seal(message: MutableMapping[str, Any], request_id: str) -> None:
+def _seal(message: MutableMapping[str, Any], request: Request) -> None:
     headers = MutableHeaders(scope=message)
-    headers["X-Request-ID"] = request_id
+    headers["X-Request-ID"] = request.state.request_id
+    if request.url.scheme == "https":
+        headers["Strict-Transport-Security"] = HTTPS_ONLY
     for name, value in HEADERS.items():
         headers.setdefault(name, value)
 
@@ -82,11 +87,6 @@ class Guard:
 
     def __init__(self, app: ASGIApp, services: Services, secret: bytes, hosts: Sequence[str]) -> None:
         self.app, self.services, self.secret, self.hosts = app, services, secret, hosts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-            return
         settings = services.settings
         self.rates = Rates({"reads": settings.max_reads_per_min, "writes": settings.max_writes_per_min})
 
@@ -94,6 +94,11 @@ class Guard:
         """Of a body that is not streamed."""
         settings = self.services.settings
         return settings.max_body_bytes + (settings.max_upload_bytes if _called(request) == FORM_WITH_A_FILE else 0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -113,19 +118,19 @@ class Guard:
                 raise Forbidden("This request comes from a page of another site.", hint="Open this server's own pages.")
             if path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
                 await run_in_threadpool(self._identify, request)
+                self.rates.take(request.state.identity.user.id, _kind(request))
             _refuse_nul(request)
         except Unauthenticated as error:
             if problems.is_api(path):
                 return problems.answer(request, error)
             wanted = f"{path}?{request.url.query}" if request.url.query else path
-                self.rates.take(request.state.identity.user.id, _kind(request))
             return RedirectResponse(f"/login?next={quote(wanted)}", 303)
         except ServiceError as error:
             return problems.answer(request, error)
         return None
 
     def _identify(self, request: Request) -> None:
-        plain, kind = _presented(request)
+        plain, kind = _presented(request, self.services.settings.public_url)
         with self.services.database.read() as session:
             identity = auth.identify(session, plain, kind) if plain else None
         if identity is None:
@@ -165,17 +170,21 @@ def _refuse_nul(request: Request) -> None:
             raise Unprocessable(message, hint=report.hint, errors=[report])
 
 
+def _called(request: Request) -> str:
+    return f"{request.method} {request.url.path}"
+
+
 def _is_streamed(request: Request) -> bool:
     called = _called(request)
     return any(called == one or (one.endswith("/") and called.startswith(one)) for one in STREAMED)
 
 
+def _kind(request: Request) -> Kind:
+    """Pieces of a file count as reads: there are many, and each was allowed when the file was announced."""
+    return "reads" if request.method in SAFE_METHODS or _is_streamed(request) else "writes"
 
-def _says_it_is_large(request: Request) -> bool:
-def _called(request: Request) -> str:
-    return f"{request.method} {request.url.path}"
 
-
+def _says_it_is_large(request: Request, most: int) -> bool:
     length = request.headers.get("content-length", "0")
     return not length.isdecimal() or (int(length) > most and not _is_streamed(request))
 
@@ -211,7 +220,7 @@ def _presented(request: Request, public_url: str) -> tuple[str, str]:
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
     if scheme:
         return (bearer.strip() if scheme.lower() == "bearer" else ""), "api"
-    return request.cookies.get(COOKIE, ""), "session"
+    return request.cookies.get(cookie_name(is_secure(request, public_url)), ""), "session"
 
 
 def _is_from_elsewhere(request: Request, public_url: str) -> bool:

@@ -54,6 +54,11 @@ CODES = {
         "spec.ipc is -1, but it should be greater than or equal to 1.",
     ),
     429: ("too_many", "Limit reached", "You have 50 unfinished jobs, and the limit is 50."),
+    507: (
+        "no_room",
+        "No room",
+        "No job is taken now: the store’s disk has 0.4 GB free, and 1.1 GB are kept in reserve.",
+    ),
 }
 
 
@@ -125,6 +130,10 @@ def _problems(operation: dict[str, Any]) -> list[int]:
         found.append(412)
     if name in {"create_upload", "create_arrival", "append_to_arrival"}:
         found.append(413)
+    if name == "append_to_arrival":
+        found.append(460)
+    if name in {"create_upload", "create_arrival", "append_to_arrival", "finish_arrival"}:
+        found.append(503)
     if where or "requestBody" in operation:
         found.append(422)
     if name in {"create_job", "rerun_job", "create_sweep"}:
@@ -132,10 +141,6 @@ def _problems(operation: dict[str, Any]) -> list[int]:
     if name not in OPEN:
         found.append(429)
     return found
-    if name == "append_to_arrival":
-        found.append(460)
-    if name in {"create_upload", "create_arrival", "append_to_arrival", "finish_arrival"}:
-        found.append(503)
 
 
 def _problem(status: int) -> dict[str, Any]:

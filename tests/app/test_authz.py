@@ -19,19 +19,21 @@ from tests.app.world import PNG, Person, World, spec_body
 OPEN = {"/healthz", "/readyz", "/login", "/static/{digest}/{name:path}", "/static/vendor/{name:path}"}
 OF_A_JOB = ("{job_id}", "{sha256}", "{sweep_id}", "/api/v1/stream")
 OF_UNFINISHED = ("/cancel", "/pause", "/resume", "/retry")  # refused for a job that has succeeded
-FOR_ADMINS = ("{worker_id}",)
+FOR_ADMINS = ("{worker_id}", "/metrics")
 FOR_WRITERS = {
     "/api/v1/datasets",
     "/api/v1/jobs",
     "/api/v1/jobs/{job_id}/cancel",
     "/api/v1/jobs/{job_id}/pause",
     "/api/v1/jobs/{job_id}/rerun",
+    "/api/v1/jobs/{job_id}/restore",
     "/api/v1/jobs/{job_id}/resume",
     "/api/v1/jobs/{job_id}/retry",
     "/api/v1/sweeps",
-    "/api/v1/sweeps/{sweep_id}/cancel",
     "/api/v1/uploads",
     "/api/v1/uploads/{arrival_id}/finish",
+    "/api/v1/sweeps/{sweep_id}/cancel",
+    "/api/v1/sweeps/{sweep_id}/restore",
     "/jobs/new",
     "/jobs/demo",
     "/sweeps/new",
@@ -57,14 +59,14 @@ class Operation:
 
     @property
     def is_api(self) -> bool:
-        return self.path.startswith("/api/")
+        return self.path.startswith("/api/") or self.path == "/metrics"
 
-
-REMOVAL = Operation(method="DELETE", path="/api/v1/datasets/{upload_id}")
 
 OF_A_SWEEP = Operation(method="DELETE", path="/api/v1/jobs/{job_id}")  # goes with its sweep
 PIECE = Operation(method="PATCH", path="/api/v1/uploads/{arrival_id}")
 HEADERS = {PIECE: {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}}
+REMOVAL = Operation(method="DELETE", path="/api/v1/datasets/{upload_id}")
+
 
 def operations(app: FastAPI) -> Iterator[Operation]:
     for route in iter_route_contexts(app.routes):
@@ -98,9 +100,9 @@ def places(client: TestClient, world: World) -> dict[str, str]:
         "name:path": "card.md",
         "token_id": token["id"],
         "upload_id": upload["id"],
+        "arrival_id": client.post("/api/v1/uploads", headers={"Upload-Length": "9"}).json()["id"],
         "worker_id": "test:cpu:0",
     }
-        "arrival_id": client.post("/api/v1/uploads", headers={"Upload-Length": "9"}).json()["id"],
 
 
 def send(client: TestClient, operation: Operation, places: dict[str, str], who: Person | None) -> int:
@@ -111,7 +113,8 @@ def send(client: TestClient, operation: Operation, places: dict[str, str], who: 
     query = f"?jobs={places['job_id']}" if path == "/api/v1/stream" else ""
     client.headers.pop("authorization", None)
     body = BODIES.get(operation.path) if operation.method in {"POST", "PATCH"} else None
-    answer = client.request(operation.method, path + query, headers=who.headers if who else {}, json=body)
+    headers = (who.headers if who else {}) | HEADERS.get(operation, {})
+    answer = client.request(operation.method, path + query, headers=headers, json=body)
     if answer.status_code == 303 and answer.headers["location"].startswith("/login?next="):
         return 401
     status: int = answer.status_code
@@ -160,19 +163,19 @@ def test_owners_and_administrators_reach_everything(
     client: TestClient, closed: list[Operation], places: dict[str, str], world: World, name: str
 ) -> None:
     person = world.person(name)
-    for operation in sorted(closed, key=lambda one: "token_id" in one.path):
+    for operation in sorted(closed, key=lambda one: (one.method == "DELETE", "token_id" in one.path)):
         status = send(client, operation, places, person)
         if "{token_id}" in operation.path:  # tokens are their owner's only
             assert status == (204 if name == "owner" else 404)
-        elif any(part in operation.path for part in FOR_ADMINS) and name == "owner":
-            assert status == 403
-        elif any(part in operation.path for part in FOR_ADMINS):
         elif "{arrival_id}" in operation.path and name == "admin":  # and so are uploads under way
             assert status == 404
         elif operation.path == "/api/v1/uploads/{arrival_id}/finish":
             assert status == 409
+        elif any(part in operation.path for part in FOR_ADMINS) and name == "owner":
+            assert status == 403
+        elif any(part in operation.path for part in FOR_ADMINS):
             assert status in {200, 303}
-        elif operation.path.endswith(OF_UNFINISHED):
+        elif operation.path.endswith(OF_UNFINISHED) or operation == OF_A_SWEEP:
             assert status == 409
         else:
             assert status < 400 or status == 422, (operation, status)
@@ -184,7 +187,7 @@ def test_viewers_change_nothing(
     viewer = world.person("viewer", "viewer")
     for operation in closed:
         writes = operation.method == "POST" and operation.path in FOR_WRITERS
-        if writes or operation.method == "PATCH" or operation == REMOVAL:
+        if writes or operation.method == "PATCH" or operation in {REMOVAL, OF_A_SWEEP}:
             assert send(client, operation, places, viewer) == 403, operation
 
 
