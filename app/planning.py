@@ -87,8 +87,8 @@ def prepare_spec(
     services: Services, spec: JobSpec, name: str | None = None, cache: datasets.FactsCache | None = None
 ) -> Planned:
     """Plan a spec. Raises Unprocessable with pointers into `/spec`."""
-    roots, uploads = services.settings.data_roots, services.store.uploads
     _refuse_large(spec, services.settings.max_spec_bytes)
+    roots, uploads = services.settings.data_roots, services.store.uploads
     spec = datasets.within_roots(spec, roots)
     _refuse_weights_outside(spec, roots)
     facts = cache.get(spec.dataset, roots, uploads) if cache else datasets.facts_of(spec.dataset, roots, uploads)
@@ -98,7 +98,6 @@ def prepare_spec(
     return Planned(name=name or default_name(spec, facts), spec=spec, facts=facts, plan=plan(spec, facts))
 
 
-def _refuse_weights_outside(spec: JobSpec, roots: Iterable[Path]) -> None:
 def _refuse_large(spec: JobSpec, most: int) -> None:
     size_bytes = len(spec.model_dump_json())
     if size_bytes > most:
@@ -108,6 +107,7 @@ def _refuse_large(spec: JobSpec, most: int) -> None:
         )
 
 
+def _refuse_weights_outside(spec: JobSpec, roots: Iterable[Path]) -> None:
     """Raises Unprocessable when a teacher's weights are to come from a file that is not below one of the roots."""
     allowed = [root.resolve() for root in roots]
     for index, teacher in enumerate(spec.teachers):
