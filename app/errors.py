@@ -111,6 +111,12 @@ class TooMany(ServiceError):
     status, code, title = 429, "too_many", "Limit reached"
 
 
+class NoRoom(ServiceError):
+    """The store's disk is at its reserve."""
+
+    status, code, title = 507, "no_room", "No room"
+
+
 class Unavailable(ServiceError):
     """Not now; try again shortly."""
 

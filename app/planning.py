@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from app import datasets, estimates, jobs, problems
 from app.errors import TooLarge, Unprocessable
 from app.models import Job, User
 from app.services import Services
+from app.storage import room
+from app.storage.room import RoomOut
 from app.visibility import Chosen, chosen
 from engine.datasets import Facts
 from engine.errors import ErrorReport
@@ -196,11 +197,14 @@ class PlanOut(BaseModel):
     steps: list[PlannedStep]
     rows: list[PlannedRow]
     estimate: Estimate
+    room: RoomOut
     warnings: list[str]
 
 
-def plan_out(services: Services, planned: Planned) -> PlanOut:
-    """A plan as it reads."""
+def plan_out(services: Services, planned: Planned, user: User) -> PlanOut:
+    """A plan as it reads for a user."""
+    with services.database.read() as session:
+        found = room.room_for(session, services, user, planned.plan.steps)
     cached = {step.key: services.store.is_whole(step.key) for step in planned.plan.steps}
     left = [step for step in planned.plan.steps if not cached[step.key]]
     facts = planned.facts
@@ -225,7 +229,8 @@ def plan_out(services: Services, planned: Planned) -> PlanOut:
             for row in planned.plan.rows
         ],
         estimate=Estimate(flop=sum(step.flop for step in left), size_bytes=size_bytes, seconds=estimates.seconds(left)),
-        warnings=[*warnings(planned), *lack_of_room(services, size_bytes)],
+        room=found,
+        warnings=[*warnings(planned), *room.lack(found)],
     )
 
 
@@ -247,20 +252,6 @@ def warnings(planned: Planned) -> list[str]:
     return found
 
 
-def lack_of_room(services: Services, size_bytes: int) -> list[str]:
-    """A warning when the store's disk cannot hold so much."""
-    free = _free_bytes(services)
-    if free is None or size_bytes <= free:
-        return []
-    return [f"This leaves about {size_bytes / 1e9:.1f} GB, and the store has {free / 1e9:.1f} GB free."]
-
-
-def _free_bytes(services: Services) -> int | None:
-    root = services.store.root
-    existing = next((path for path in (root, *root.parents) if path.exists()), None)
-    return shutil.disk_usage(existing).free if existing else None
-
-
 def submit(
     services: Services,
     owner: User,
@@ -279,6 +270,8 @@ def submit(
         return known, False
     planned = prepare_spec(services, spec, name)
     with services.database.write() as session:
+        jobs.lock_user(session, owner)
+        room.check(session, services, owner, planned.plan.steps)
         job, is_new = jobs.create(
             session,
             owner=owner,

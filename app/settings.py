@@ -98,6 +98,13 @@ class Settings(BaseSettings):
         gt=0,
         description="An engine that tells nothing for so long is ended, and its attempt counts as a crash.",
     )
+    max_bytes_per_user: int = Field(
+        0, ge=0, description="Bytes that the finished steps of one user's jobs may hold in the store; 0: no limit."
+    )
+    reserve_bytes: int = Field(
+        2**30, ge=0, description="Bytes of the store's disk that stay free: below, nothing is taken or begun."
+    )
+    reserve_share: float = Field(0.0, ge=0, lt=1, description="The same as a share of the disk; the larger counts.")
     keep_steps_days: float = Field(
         30.0, ge=0, description="Steps that only ended jobs need, but for downloads, are removed so long after; 0: never."
     )

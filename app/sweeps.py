@@ -18,6 +18,8 @@ from app.ids import new_id
 from app.models import TERMINAL_JOB_STATES, Job, JobState, Sweep, User, Visibility, utc_now
 from app.planning import Estimate, JobIn
 from app.services import Services
+from app.storage import room
+from app.storage.room import RoomOut
 from engine.errors import ErrorReport
 from engine.spec import JobSpec, sha256_of
 
@@ -110,15 +112,18 @@ class SweepPlanOut(BaseModel):
     shared: int = Field(description="How many steps more it would be if the jobs shared none.")
     cached: int = Field(description="Steps that the store holds already.")
     estimate: Estimate = Field(description="Of the steps that are left, each counted once.")
+    room: RoomOut
     warnings: list[str]
 
 
-def plan_out(services: Services, planned: PlannedSweep) -> SweepPlanOut:
-    """A plan as it reads."""
+def plan_out(services: Services, planned: PlannedSweep, user: User) -> SweepPlanOut:
+    """A plan as it reads for a user."""
     steps = {step.key: step for _, one in planned.cells for step in one.plan.steps}
     cached = {key for key in steps if services.store.is_whole(key)}
     left = [step for key, step in steps.items() if key not in cached]
     size_bytes = sum(step.size_bytes for step in left)
+    with services.database.read() as session:
+        found = room.room_for(session, services, user, steps.values())
     told = dict.fromkeys(warning for _, one in planned.cells for warning in planning.warnings(one))
     seen, listed = set(cached), []
     for cell, one in planned.cells:
@@ -133,7 +138,8 @@ def plan_out(services: Services, planned: PlannedSweep) -> SweepPlanOut:
         shared=sum(job.steps for job in listed) - len(steps),
         cached=len(cached),
         estimate=Estimate(flop=sum(step.flop for step in left), size_bytes=size_bytes, seconds=estimates.seconds(left)),
-        warnings=[*told, *planning.lack_of_room(services, size_bytes)],
+        room=found,
+        warnings=[*told, *room.lack(found)],
     )
 
 
@@ -147,7 +153,10 @@ def submit(services: Services, owner: User, wanted: SweepIn, idempotency_key: st
     if known is not None:
         return known, False
     planned, settings = prepare(services, wanted), services.settings
+    steps = {step.key: step for _, one in planned.cells for step in one.plan.steps}
     with services.database.write() as session:
+        jobs.lock_user(session, owner)
+        room.check(session, services, owner, steps.values())
         shown_to = visibility.chosen(session, owner, wanted.visibility, settings.visibility)
         more: dict[str, Any] = {"idempotency_key": idempotency_key, "shown_to": shown_to}
         sweep, is_new = create(session, owner, planned, max_unfinished=settings.max_queued_per_user, **more)

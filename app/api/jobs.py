@@ -70,9 +70,9 @@ class ChangeIn(BaseModel):
 
 
 @router.post("/jobs/plan", summary="What a job would do and cost; stores nothing")
-def plan_job(wanted: planning.JobIn, request: Request, services: ServicesDep, _user: UserDep) -> planning.PlanOut:
+def plan_job(wanted: planning.JobIn, request: Request, services: ServicesDep, user: UserDep) -> planning.PlanOut:
     planned = planning.prepare(services, wanted, request.app.state.facts)
-    return planning.plan_out(services, planned)
+    return planning.plan_out(services, planned, user)
 
 
 @router.post("/jobs", status_code=201, summary="Create a job")

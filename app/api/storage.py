@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import Field
-from sqlalchemy import select
 
 from app import jobs, sweeps, views
-from app.deps import ServicesDep, UserDep, WriterDep
-from app.models import Job, Sweep, User
-from app.storage import trash
+from app.deps import AdminDep, ServicesDep, UserDep, WriterDep
+from app.storage import janitor, trash
+from app.storage.usage import ItemOut, KindOut, UsageOut, item_out, summed, usage
 from app.views.out import Out
 
 router = APIRouter(tags=["storage"])
@@ -21,28 +18,27 @@ Purge = Annotated[
 ]
 
 
-class DeletedOut(Out):
-    """A job or a sweep in the trash."""
+class CleanedOut(Out):
+    """What the janitor removed."""
 
-    kind: Literal["job", "sweep"]
-    id: str
-    name: str
-    owner: str
-    deleted_by: str | None
-    deleted_at: datetime
-    removed_at: datetime | None = Field(description="When it is removed truly; null: never by itself.")
+    kinds: list[KindOut]
+    items: list[ItemOut]
+
+
+@router.get("/system/storage", summary="What the store holds by kind, user and job, and what could be freed")
+def get_storage(services: ServicesDep, user: UserDep) -> UsageOut:
+    return usage(services, user)
+
+
+@router.post("/system/storage/clean", summary="Let the janitor remove now what has served its time, a round of it")
+def clean_storage(services: ServicesDep, admin: AdminDep) -> CleanedOut:
+    gone = janitor.clean_for(services, admin)
+    return CleanedOut(kinds=summed(gone), items=list(map(item_out, gone)))
 
 
 @router.get("/trash", summary="Deleted jobs and sweeps that you may see, the last deleted first")
-def list_trash(services: ServicesDep, user: UserDep) -> list[DeletedOut]:
-    days = services.settings.keep_trash_days
-    with services.database.read() as session:
-        names = dict(session.execute(select(User.id, User.name)).all())
-        found: list[Job | Sweep] = [
-            *(job for job in session.scalars(trash.visible(user, Job)) if job.sweep_id is None),
-            *session.scalars(trash.visible(user, Sweep)),
-        ]
-    return sorted((_deleted(thing, names, days) for thing in found), key=lambda one: one.deleted_at, reverse=True)
+def list_trash(services: ServicesDep, user: UserDep) -> list[trash.DeletedOut]:
+    return trash.listed(services, user)
 
 
 @router.delete("/jobs/{job_id}", status_code=204, summary="Put a job that has ended into the trash")
@@ -69,16 +65,3 @@ def restore_sweep(sweep_id: str, services: ServicesDep, user: WriterDep) -> view
     trash.restore_sweep(services, user, sweep_id)
     with services.database.read() as session:
         return views.sweep_out(session, sweeps.get(session, user, sweep_id))
-
-
-def _deleted(thing: Job | Sweep, names: dict[str, str], days: float) -> DeletedOut:
-    assert thing.deleted_at is not None
-    return DeletedOut(
-        kind="sweep" if isinstance(thing, Sweep) else "job",
-        id=thing.id,
-        name=thing.name,
-        owner=names[thing.owner_id],
-        deleted_by=thing.deleted_by,
-        deleted_at=thing.deleted_at,
-        removed_at=thing.deleted_at + timedelta(days=days) if days else None,
-    )

@@ -92,21 +92,21 @@ def router() -> APIRouter:
         if clone:
             with services.database.read() as session:
                 known = jobs.get(session, user, clone)
-            return _page(request, services, Draft(spec=known.spec, name=known.name), filters=shown)
+            return _page(request, services, user, Draft(spec=known.spec, name=known.name), filters=shown)
         chosen = PRESETS.get(preset) or PRESETS[DEMO]
         draft = Draft(spec=chosen.spec.model_dump(mode="json"), preset=chosen.name)
-        return _page(request, services, draft, filters=shown)
+        return _page(request, services, user, draft, filters=shown)
 
     @routes.post("/new")
     def filled_in(request: Request, services: ServicesDep, user: WriterDep, posted: PostedDep) -> Response:
         draft, action = read_draft(posted), _last(posted, "action")
         if action in (ADD, REMOVE, CHECK):
-            return _page(request, services, draft)
+            return _page(request, services, user, draft)
         try:
             spec = _valid_spec(draft)
             return _see_job(submit(services, user, spec, _valid_name(draft), draft.key))
         except Unprocessable as error:
-            return _page(request, services, draft, error)
+            return _page(request, services, user, draft, error)
 
     @routes.post("/demo")
     def demo(services: ServicesDep, user: WriterDep, posted: PostedDep) -> Response:
@@ -166,6 +166,7 @@ def _see_job(job_id: str) -> Response:
 def _page(
     request: Request,
     services: Services,
+    user: User,
     draft: Draft,
     error: Unprocessable | None = None,
     filters: Filters | None = None,
@@ -175,7 +176,9 @@ def _page(
     if error is None:
         try:
             spec, name = _valid_spec(draft), _valid_name(draft)
-            plan = planning.plan_out(services, planning.prepare_spec(services, spec, name, request.app.state.facts))
+            plan = planning.plan_out(
+                services, planning.prepare_spec(services, spec, name, request.app.state.facts), user
+            )
         except Unprocessable as found:
             error = found
     errors = _of_fields(error) if error else []

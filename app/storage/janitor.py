@@ -19,7 +19,8 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Select, delete, exists, func, select
 from sqlalchemy.orm import aliased
 
-from app.models import TERMINAL_JOB_STATES, Event, Job, Preview, Step, StepState, StoredStep, Upload, utc_now
+from app import arrivals, audit
+from app.models import TERMINAL_JOB_STATES, Event, Job, Preview, Step, StepState, StoredStep, Upload, User, utc_now
 from app.services import Services
 from app.storage import stored, trash
 
@@ -65,6 +66,16 @@ def clean(services: Services, most: int | None = None, now: datetime | None = No
     return gone
 
 
+def clean_for(services: Services, admin: User) -> list[Item]:
+    """`clean`, as an administrator asked."""
+    gone = clean(services)
+    with services.database.write() as session:
+        audit.note(
+            session, admin, "storage.clean", "store", things=len(gone), size_bytes=sum(i.size_bytes for i in gone)
+        )
+    return gone
+
+
 @dataclass(slots=True)
 class Janitor:
     """A thread that cleans now and then, and outlives every error."""
@@ -85,8 +96,14 @@ class Janitor:
             self._thread.join(timeout=2)
 
     def _run(self) -> None:
+        try:
+            with self.services.database.write() as session:
+                stored.reconcile(session, self.services.store)
+        except Exception:
+            log.exception("the store could not be looked through")
         while not self._stopping.wait(self.services.settings.janitor_s):
             try:
+                arrivals.clean(self.services)
                 clean(self.services)
             except Exception:
                 log.exception("the janitor failed")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TypeVar
+from datetime import datetime, timedelta
+from typing import Literal, TypeVar
 
+from pydantic import Field
 from sqlalchemy import Select, delete, exists, select, update
 from sqlalchemy.orm import Session
 
@@ -30,10 +31,23 @@ from app.models import (
 )
 from app.services import Services
 from app.storage import stored
+from app.views.out import Out
 from engine.store import Store
 
 Deleted = TypeVar("Deleted", Job, Sweep)
 log = logging.getLogger(__name__)
+
+
+class DeletedOut(Out):
+    """A job or a sweep in the trash."""
+
+    kind: Literal["job", "sweep"]
+    id: str
+    name: str
+    owner: str
+    deleted_by: str | None
+    deleted_at: datetime
+    removed_at: datetime | None = Field(description="When it is removed truly; null: never by itself.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +69,18 @@ class Remains:
 def visible(user: User, table: type[Deleted]) -> Select[Deleted]:
     """What of jobs or sweeps lies in the trash and a user may see."""
     return select(table).where(table.deleted_at.is_not(None), visibility.visible_to(user, table))
+
+
+def listed(services: Services, user: User) -> list[DeletedOut]:
+    """What lies in the trash and a user may see, the last deleted first; a job of a sweep lies there with its sweep."""
+    days = services.settings.keep_trash_days
+    with services.database.read() as session:
+        names = dict(session.execute(select(User.id, User.name)).all())
+        found: list[Job | Sweep] = [
+            *session.scalars(visible(user, Job).where(Job.sweep_id.is_(None))),
+            *session.scalars(visible(user, Sweep)),
+        ]
+    return sorted((_deleted(thing, names, days) for thing in found), key=lambda one: one.deleted_at, reverse=True)
 
 
 def delete_job(services: Services, user: User, job_id: str, *, purge: bool = False) -> None:
@@ -202,3 +228,16 @@ def _blobs(session: Session, keys: Sequence[str]) -> list[str]:
     shown = select(Preview.sha256).where(Preview.step_key.not_in(keys))
     query = select(Preview.sha256).where(Preview.step_key.in_(keys), Preview.sha256.not_in(shown))
     return list(session.scalars(query.distinct()))
+
+
+def _deleted(thing: Job | Sweep, names: dict[str, str], days: float) -> DeletedOut:
+    assert thing.deleted_at is not None
+    return DeletedOut(
+        kind="sweep" if isinstance(thing, Sweep) else "job",
+        id=thing.id,
+        name=thing.name,
+        owner=names[thing.owner_id],
+        deleted_by=thing.deleted_by,
+        deleted_at=thing.deleted_at,
+        removed_at=thing.deleted_at + timedelta(days=days) if days else None,
+    )

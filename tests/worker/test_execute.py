@@ -408,3 +408,9 @@ def test_an_engine_that_is_killed_is_missed_at_once(stage: Stage) -> None:
     thread.join(10)
     assert [row.outcome for row in stage.attempts()] == ["crashed", "succeeded"]
     stage.check()
+
+
+def test_nothing_is_claimed_when_the_disk_is_at_its_reserve(make_stage: Callable[..., Stage], sqlite_url: str) -> None:
+    stage = make_stage(sqlite_url, reserve_bytes=10**18)
+    stage.submit(scripted("waits"))
+    assert stage.carrier().drain() == 0 and not stage.attempts()
