@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.api import account, arrivals, catalogue, folders, jobs, live, outcome, storage, sweeps, uploads, workers
+from app.api import (
+    account,
+    arrivals,
+    catalogue,
+    compare,
+    folders,
+    jobs,
+    live,
+    outcome,
+    storage,
+    sweeps,
+    uploads,
+    workers,
+)
 
 
 def router() -> APIRouter:
     """Every route under /api/v1."""
     made = APIRouter(prefix="/api/v1")
-    for part in (jobs, sweeps, live, outcome, catalogue, folders, uploads, arrivals, storage, workers, account):
+    for part in (jobs, compare, sweeps, live, outcome, catalogue, folders, uploads, arrivals, storage, workers):
         made.include_router(part.router)
+    made.include_router(account.router)
     return made

@@ -124,6 +124,8 @@ def _problems(operation: dict[str, Any]) -> list[int]:
         found.append(404)
     if name in CONTROLS | {"delete_upload", "append_to_arrival", "finish_arrival"}:
         found.append(409)
+    if name == "change_job":
+        found.append(412)
     if name == "get_artifact":
         found.append(410)
     if name in ARRIVING | {"list_arrivals", "get_arrival"}:

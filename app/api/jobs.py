@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 
 from app import controls, jobs, planning, views
 from app.deps import ServicesDep, UserDep, WriterDep
-from app.errors import Unprocessable
+from app.errors import Outdated, Unprocessable
 from app.models import Job, JobState, User, Visibility
 from app.services import Services
 from app.visibility import Chosen
@@ -23,6 +23,16 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1, max_length=255, description="The same key and spec give the same job back, however often sent."
+    ),
+]
+
+
+IfMatch = Annotated[
+    str | None,
+    Header(
+        max_length=400,
+        description="The ETag that you read: refused with 412 when name, priority, visibility or pin were changed since. "
+        "That the job went on is no reason.",
     ),
 ]
 
@@ -150,11 +160,21 @@ def retry_job(job_id: str, services: ServicesDep, user: WriterDep) -> views.JobO
     "/jobs/{job_id}",
     summary="Another name, priority or visibility; only an administrator raises a priority above 0",
 )
-def change_job(wanted: ChangeIn, job_id: str, services: ServicesDep, user: WriterDep) -> views.JobOut:
+def change_job(
+    wanted: ChangeIn,
+    job_id: str,
+    response: Response,
+    services: ServicesDep,
+    user: WriterDep,
+    if_match: IfMatch = None,
+) -> views.JobOut:
     with services.database.write() as session:
-        job = jobs.get(session, user, job_id)
+        job = jobs.lock(session, jobs.get(session, user, job_id).id)
+        check_match(if_match, job)
         controls.change(session, job, user, **wanted.model_dump())
-    return _shown(services, user, job_id)
+    found = _shown(services, user, job_id)
+    response.headers["ETag"] = _etag(found)
+    return found
 
 
 @router.post(
@@ -227,6 +247,13 @@ def _spec_of(job: Job) -> JobSpec:
 
 
 def _etag(job: views.JobOut) -> str:
-    """Changes with every event, and with what a waiting job reads of the others."""
-    told = f"{job.name} {job.priority} {job.visibility} {job.sentence} {job.queue}"
-    return f'"v{job.version}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"'
+    """Changes with every event, with what people change of it (its last part), and with what a waiting job reads of the others."""
+    around = hashlib.sha256(f"{job.sentence} {job.queue}".encode()).hexdigest()[:8]
+    return f'"v{job.version}-{around}-{views.edition(job)}"'
+
+
+def check_match(if_match: str | None, job: Job) -> None:
+    """Raises Outdated when the job is no longer as whoever sends this ETag saw it. Only what can be changed counts."""
+    tags = {tag.strip().strip('"').rpartition("-")[2] for tag in (if_match or "*").split(",")}
+    if not tags & {"*", views.edition(job)}:
+        raise Outdated(f"{job.id} was changed since you read it.", hint="Read it again, and send its new ETag.")

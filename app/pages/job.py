@@ -8,9 +8,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import controls, jobs
+from app.api.jobs import check_match
 from app.deps import ServicesDep, UserDep, VisibilityField, WriterDep
 from app.pages import job_view
-from app.pages.new import submit
+from app.pages.new import PostedDep, submit, valid_name
 from app.pages.render import page
 from engine.spec import JobSpec
 
@@ -43,6 +44,15 @@ def router() -> APIRouter:
     def show_to(services: ServicesDep, user: WriterDep, job_id: str, visibility: VisibilityField) -> Response:
         with services.database.write() as session:
             controls.change(session, jobs.get(session, user, job_id), user, visibility=visibility)
+        return RedirectResponse(f"/jobs/{job_id}", 303)
+
+    @routes.post("/rename")
+    def rename(services: ServicesDep, user: WriterDep, job_id: str, posted: PostedDep) -> Response:
+        name = valid_name((posted.get("name") or [""])[-1])
+        with services.database.write() as session:
+            job = jobs.lock(session, jobs.get(session, user, job_id).id)
+            check_match((posted.get("seen") or ["*"])[-1], job)
+            controls.change(session, job, user, name=name)
         return RedirectResponse(f"/jobs/{job_id}", 303)
 
     @routes.post("/pause")

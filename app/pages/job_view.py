@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +11,13 @@ import yaml
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import views
+from app import estimates, views
 from app.jobs import steps_of
 from app.models import Event, Job, Step, Sweep
+from app.pages import copies, failure
+from app.pages.render import size
 from app.pages.scorecard import card
+from app.views import AttemptOut
 from app.views.curves import CurvesOut
 from app.views.downloads import PACKAGE, ArtifactOut
 from app.views.history import LOG_KINDS, LogLine, log_line
@@ -50,13 +52,23 @@ class CurveSummary:
     greatest: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """Seconds as they were estimated, beside those taken."""
+
+    device: str
+    stages: dict[str, float]  # by kind of step
+    steps: dict[str, float]  # by key
+
+
 def whole(session: Session, store: Store, job: Job, base_url: str) -> dict[str, Any]:
     """The context of the page."""
     return live_parts(session, store, job, base_url) | {
         "curves": _curves(session, job),
         "log": log_tail(session, job, LOG_LINES),
         "spec_yaml": yaml.safe_dump(job.spec, sort_keys=False, allow_unicode=True),
-        "curl": curl(job, base_url),
+        "commands": copies.commands(job, base_url),
+        "origin": copies.origin(job.spec),
         **_sheets(session, job),
     }
 
@@ -65,6 +77,7 @@ def live_parts(session: Session, store: Store, job: Job, base_url: str) -> dict[
     """The context of those parts that are rendered again while the job runs."""
     out, results = views.job_out(session, job), views.results(session, job)
     files = views.artifacts(session, store, job)
+    steps, attempts = steps_of(session, job.id), views.attempts(session, job)
     archive = max(files.data, key=lambda file: (file.form == PACKAGE, file.ipc, file.size_bytes), default=None)
     return {
         "job": out,
@@ -77,10 +90,28 @@ def live_parts(session: Session, store: Store, job: Job, base_url: str) -> dict[
         "archive": archive,
         "fetch": _fetch(archive, base_url) if archive else "",
         "use": _use(archive) if archive else "",
-        "attempts": views.attempts(session, job),
-        "step_ids": {step.key: step.id for step in steps_of(session, job.id)},
+        "attempts": attempts,
+        "planned": planned(steps, attempts),
+        "tables": copies.tables(results),
+        "edition": views.edition(job),
+        "failure": failure.card(job.error, job.spec, size) if job.error else None,
+        "step_ids": {step.key: step.id for step in steps},
         "last_words": log_tail(session, job, LAST_WORDS) if out.error else [],
     }
+
+
+def planned(steps: Sequence[Step], attempts: Sequence[AttemptOut]) -> Planned:
+    """What the plan took these steps to need, on the kind of device that they ran on; a CPU where none has run."""
+    device = "gpu" if any(attempt.device.startswith("cuda") for attempt in attempts) else "cpu"
+    own = [step for step in steps if not step.cached]
+    by_kind: dict[str, list[Step]] = {}
+    for step in own:
+        by_kind.setdefault(step.kind, []).append(step)
+    return Planned(
+        device="GPU" if device == "gpu" else "CPU",
+        stages={kind: estimates.seconds(found, begun=True)[device] for kind, found in by_kind.items()},
+        steps={step.key: estimates.seconds([step], begun=True)[device] for step in own},
+    )
 
 
 def log_tail(session: Session, job: Job, count: int) -> list[LogLine]:
@@ -126,17 +157,6 @@ def _summary(curves: CurvesOut, name: str, title: str) -> Iterator[CurveSummary]
             least=min(values),
             greatest=max(values),
         )
-
-
-def curl(job: Job, base_url: str) -> str:
-    """The command that submits this job again from a shell."""
-    body = json.dumps({"name": job.name, "spec": job.spec}, ensure_ascii=False)
-    return (
-        f"curl --fail-with-body {base_url}api/v1/jobs \\\n"
-        f'  -H "Authorization: Bearer $FADRM_TOKEN" \\\n'
-        f'  -H "Idempotency-Key: $(uuidgen)" \\\n'
-        f"  --json {shlex.quote(body)}"
-    )
 
 
 def _fetch(file: ArtifactOut, base_url: str) -> str:

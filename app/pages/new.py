@@ -15,6 +15,7 @@ from app import datasets, jobs, planning, problems
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unprocessable
 from app.models import User
+from app.pages import failure
 from app.pages import form as forms
 from app.pages.render import page
 from app.services import Services
@@ -88,11 +89,13 @@ def router() -> APIRouter:
         shown: Annotated[Filters, Depends()],
         preset: str = "",
         clone: str = "",
+        remedy: str = "",
     ) -> HTMLResponse:
         if clone:
             with services.database.read() as session:
                 known = jobs.get(session, user, clone)
-            return _page(request, services, user, Draft(spec=known.spec, name=known.name), filters=shown)
+            spec = failure.remedied(known.spec, known.error, remedy)
+            return _page(request, services, user, Draft(spec=spec, name=known.name), filters=shown)
         chosen = PRESETS.get(preset) or PRESETS[DEMO]
         draft = Draft(spec=chosen.spec.model_dump(mode="json"), preset=chosen.name)
         return _page(request, services, user, draft, filters=shown)
@@ -153,10 +156,15 @@ def _valid_spec(draft: Draft) -> JobSpec:
 
 
 def _valid_name(draft: Draft) -> str | None:
+    return valid_name(draft.name) if draft.name else None
+
+
+def valid_name(text: str) -> str:
+    """A job's name as it is kept. Raises Unprocessable."""
     try:
-        return NAME.validate_python(draft.name) if draft.name else None
+        return NAME.validate_python(text)
     except ValidationError as error:
-        raise problems.invalid(error.errors(), draft.name, prefix="/name") from error
+        raise problems.invalid(error.errors(), text, prefix="/name") from error
 
 
 def _see_job(job_id: str) -> Response:

@@ -1,5 +1,5 @@
 // Curves that grow while one looks: uPlot under a small frame that knows our colours, marks, legend and table.
-import { byId, colour, eachFrame, make, number } from "./dom.js";
+import { byId, colour, eachFrame, make, number, say } from "./dom.js";
 
 const { default: UPlot } = await import(byId("uplot").href);
 
@@ -18,12 +18,16 @@ export class Chart {
   #cursor = null;
   #redraw = eachFrame(() => this.#draw());
 
-  constructor(id, { x, log = false, shiftX = 0, upTo = null }) {
+  /** clocks: asked when the reader wants time on the x axis; gives Map curve's name -> [[x, seconds], ...]. */
+  constructor(id, { x, log = false, shiftX = 0, upTo = null, clocks = null }) {
     this.root = byId(id);
     this.x = x;
     this.shiftX = shiftX;
     this.upTo = upTo; // where x ends, when it is known: then curves grow into a frame that stays
     this.log = log;
+    this.clocks = clocks;
+    this.byTime = null; // Map curve's name -> its clock, while time is on the x axis
+    this.smooth = 0;
     this.asTable = false;
     this.#find();
     addEventListener("fadrm:theme", () => this.#rebuild());
@@ -47,7 +51,30 @@ export class Chart {
       event.currentTarget.setAttribute("aria-pressed", String(this.log));
       this.#rebuild();
     });
+    part("smooth")?.addEventListener("input", (event) => {
+      this.smooth = Number(event.target.value);
+      this.#redraw();
+    });
+    part("time")?.addEventListener("click", (event) => this.#switchTime(event.currentTarget));
     new ResizeObserver(() => this.#plot?.setSize(this.#size())).observe(this.parts.plot);
+  }
+
+  async #switchTime(button) {
+    if (this.byTime) this.byTime = null;
+    else {
+      const clocks = await this.clocks().catch(() => new Map());
+      if (![...clocks.values()].some((clock) => clock.length > 1)) return say("It was not noted when these points came");
+      this.byTime = clocks;
+    }
+    button.setAttribute("aria-pressed", String(this.byTime !== null));
+    this.#rebuild();
+  }
+
+  /** Where a point lies on the x axis; null where that is not known. */
+  #place(name, x) {
+    if (!this.byTime) return x;
+    const clock = this.byTime.get(name);
+    return clock?.length > 1 ? between(clock, x - this.shiftX) : null;
   }
 
   /** Say which curves there are; points of others are kept, and not drawn. */
@@ -96,14 +123,16 @@ export class Chart {
 
   /** x in order, then one row of values a curve, with gaps where a curve has no point. */
   #data(curves) {
-    const places = [...new Set(curves.flatMap((curve) => [...this.#points.get(curve.name).keys()]))].sort((a, b) => a - b);
-    const rows = curves.map((curve) => {
-      const known = this.#points.get(curve.name);
-      return places.map((x) => {
+    const found = curves.map((curve) => {
+      const placed = [...this.#points.get(curve.name)].map(([x, value]) => [this.#place(curve.name, x), value]);
+      return new Map(placed.filter(([x]) => x !== null));
+    });
+    const places = [...new Set(found.flatMap((known) => [...known.keys()]))].sort((a, b) => a - b);
+    const rows = found.map((known) =>
+      smoothed(places.map((x) => {
         const value = known.get(x);
         return value === undefined || (this.log && !(value > 0)) ? null : value;
-      });
-    });
+      }), this.smooth));
     return [places, ...rows];
   }
 
@@ -138,9 +167,9 @@ export class Chart {
       legend: { show: false },
       cursor: { drag: { x: true, y: false, uni: 10 }, points: { size: 6 } },
       padding: [this.#curves.some((curve) => curve.marked) ? 18 : 8, 10, 0, 0],
-      scales: { x: { time: false, range: (plot, least, most) => (this.upTo ? [0, Math.max(this.upTo, most)] : [least, most]) }, y: { distr: this.log ? 3 : 1 }, pct: { range: (plot, least, most) => rangeOfPercent(least, most, this.#levels.map((level) => level.value)) } },
+      scales: { x: { time: false, range: (plot, least, most) => (this.upTo && !this.byTime ? [0, Math.max(this.upTo, most)] : [least, most]) }, y: { distr: this.log ? 3 : 1 }, pct: { range: (plot, least, most) => rangeOfPercent(least, most, this.#levels.map((level) => level.value)) } },
       axes: [
-        { ...axis, size: 30, space: 70, incrs: WHOLE },
+        { ...axis, size: 30, space: 70, ...(this.byTime ? { values: (plot, splits) => splits.map(timeOf) } : { incrs: WHOLE }) },
         ...scales.map((scale, place) => ({
           ...axis,
           scale,
@@ -177,7 +206,8 @@ export class Chart {
 
   /** Upright lines where the patches were mixed in; their labels lie beside them, or along them where it is narrow. */
   #drawMarks(plot) {
-    const marks = [...this.#marks].sort(([a], [b]) => a - b);
+    const first = this.#curves[0]?.name;
+    const marks = [...this.#marks].map(([x, mark]) => [this.#place(first, x), mark]).filter(([x]) => x !== null).sort(([a], [b]) => a - b);
     const context = plot.ctx;
     const { left, top, width, height } = plot.bbox;
     const ratio = devicePixelRatio;
@@ -234,26 +264,53 @@ export class Chart {
       const value = place === null ? row.findLast((found) => found !== null) : nearest(row, place);
       return make("span", {}, swatch(curve), curve.title, make("b", { text: number(value ?? null) }));
     });
-    const x = place === null ? "last" : `${this.x} ${data[0][place]}`;
+    const x = place === null ? "last" : this.byTime ? `after ${timeOf(data[0][place])}` : `${this.x} ${data[0][place]}`;
     this.parts.legend.replaceChildren(make("span", { class: "quiet", text: x }), ...items);
   }
 
   #fillTable(curves, [places, ...rows]) {
     const every = Math.ceil(places.length / TABLE_ROWS);
-    const head = make("tr", {}, make("th", { scope: "col", text: this.x }),
+    const head = make("tr", {}, make("th", { scope: "col", text: this.byTime ? "after" : this.x }),
       ...curves.map((curve) => make("th", { scope: "col", class: "num", text: curve.title })));
     const body = places
       .map((x, index) => [x, index])
       .filter(([, index]) => index % every === 0 || index === places.length - 1)
       .map(([x, index]) => {
-        const mark = this.#marks.get(x);
-        const text = mark ? `${x} (patches mixed in, α = ${mark.alpha})` : String(x);
+        const mark = this.byTime ? null : this.#marks.get(x);
+        const text = this.byTime ? timeOf(x) : mark ? `${x} (patches mixed in, α = ${mark.alpha})` : String(x);
         return make("tr", {}, make("th", { scope: "row", text }), ...rows.map((row) => make("td", { class: "num", text: number(row[index]) })));
       });
     const table = this.parts.table.querySelector("table");
     table.tHead.replaceChildren(head);
     table.tBodies[0].replaceChildren(...body);
   }
+}
+
+/** Seconds at x: between the two nearest entries of a clock, and beyond its ends at the pace there. */
+function between(clock, x) {
+  let high = clock.findIndex(([at]) => at >= x);
+  if (high < 0) high = clock.length - 1;
+  high = Math.max(high, 1);
+  const [[x0, s0], [x1, s1]] = [clock[high - 1], clock[high]];
+  return Math.max(0, s0 + ((s1 - s0) * (x - x0)) / (x1 - x0));
+}
+
+/** An exponential mean that begins without a bias to 0; gaps stay gaps. */
+function smoothed(row, weight) {
+  if (!weight) return row;
+  let [sum, share] = [0, 0];
+  return row.map((value) => {
+    if (value === null) return null;
+    sum = weight * sum + (1 - weight) * value;
+    share = weight * share + (1 - weight);
+    return sum / share;
+  });
+}
+
+function timeOf(seconds) {
+  if (seconds === null || seconds === undefined) return "";
+  if (seconds < 90) return `${number(seconds, 2)} s`;
+  return seconds < 5400 ? `${number(seconds / 60, 2)} min` : `${number(seconds / 3600, 2)} h`;
 }
 
 /** On a logarithmic axis that spans much, only the powers of ten have lines. */

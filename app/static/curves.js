@@ -40,11 +40,11 @@ export class Curves {
     this.students = [];
     this.shard = null;
     this.student = null;
-    this.recover = new Chart("chart-recover", { x: "iteration", log: true, upTo: iterations });
+    this.recover = new Chart("chart-recover", { x: "iteration", log: true, upTo: iterations, clocks: () => this.#clocks() });
     this.density = byId("chart-density") && new Chart("chart-density", { x: "iteration", upTo: iterations });
     this.continual = byId("chart-continual") && new Chart("chart-continual", { x: "classes" });
     this.density?.show(DENSITY);
-    this.teacher = new Chart("chart-teacher", { x: "epoch", shiftX: 1, upTo: teacherEpochs });
+    this.teacher = new Chart("chart-teacher", { x: "epoch", shiftX: 1, upTo: teacherEpochs, clocks: () => this.#clocks() });
     this.accuracy = new Chart("chart-students", { x: "epoch", shiftX: 1, upTo: epochs });
     this.shards = chooser(byId("chart-recover-of"), (key) => this.#chooseShard(key));
     this.whose = chooser(byId("chart-students-of"), (student) => this.#chooseStudent(student));
@@ -71,6 +71,17 @@ export class Curves {
     const tops = results.teachers.map((teacher) => teacher.top1_pct).filter((value) => value !== null);
     const levels = tops.length ? [{ value: Math.max(...tops), scale: "pct", title: `teacher ${Math.max(...tops).toFixed(1)}` }] : [];
     this.accuracy.level(levels);
+  }
+
+  /** When points came, by the names that curves have on the charts of recovery and of teachers. */
+  async #clocks() {
+    const { data } = await getJson(`${this.base}/metrics?clocks=true&max_points=10`);
+    const found = new Map();
+    for (const { key, clock, series } of data) {
+      if (key === this.shard) for (const name of Object.keys(series)) found.set(name, clock);
+      for (const name of ["loss", "top1"]) found.set(`${key} ${name}`, clock);
+    }
+    return found;
   }
 
   async refreshResults() {

@@ -31,6 +31,11 @@ export class Images {
     smaller.addEventListener("click", () => this.#resize(-1));
     larger.addEventListener("click", () => this.#resize(1));
     wipe.addEventListener("input", () => this.#wipeTo(Number(wipe.value)));
+    byId("difference").addEventListener("click", (event) => {
+      const pressed = this.$.tiles.classList.toggle("difference");
+      event.currentTarget.setAttribute("aria-pressed", String(pressed));
+      wipe.disabled = pressed;
+    });
     this.$.tiles.addEventListener("click", (event) => {
       const figure = event.target.closest(".tile");
       if (figure) this.lightbox.open([...this.$.tiles.children].indexOf(figure));

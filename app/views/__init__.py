@@ -23,6 +23,7 @@ from app.views.jobs import JobPage as JobPage
 from app.views.jobs import JobSummary as JobSummary
 from app.views.jobs import StepOut as StepOut
 from app.views.jobs import dataset_names as dataset_names
+from app.views.jobs import edition as edition
 from app.views.jobs import job_out as job_out
 from app.views.jobs import page_of_jobs as page_of_jobs
 from app.views.jobs import summaries as summaries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -242,6 +243,12 @@ def _summary(job: Job, steps: Sequence[Step], owner: User, around: Surroundings)
         finished_at=job.finished_at,
         urls=urls(job.id),
     )
+
+
+def edition(job: Job | JobSummary) -> str:
+    """Changes when somebody changes what can be changed of a job, and not when it goes on."""
+    told = f"{job.name}\0{job.priority}\0{job.visibility}\0{job.pinned_by}"
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def urls(job_id: str) -> dict[str, str]:

@@ -321,3 +321,21 @@ def test_a_list_is_narrowed_by_data_set_and_method(client: TestClient, folder: P
     assert ids("dataset=pets") == ids(f"dataset={folder}") == [pets["id"]] and pets["dataset"] == "pets"
     assert ids("dataset=digits") == [made["id"]] and ids("dataset=et") == ids("dataset=%25") == []
     assert ids("method=fadrm") == [pets["id"], made["id"]] and ids("method=rded") == []
+
+
+def test_who_saw_an_older_name_does_not_overwrite_a_newer_one(client: TestClient, world: World) -> None:
+    url = create(client)["urls"]["self"]
+    seen = {"If-Match": client.get(url).headers["etag"]}
+    lease = world.claim()
+    assert lease is not None and client.get(url).headers["etag"] != seen["If-Match"], "it went on"
+    first = client.patch(url, json={"name": "mine"}, headers=seen)
+    assert first.status_code == 200 and first.headers["etag"] == client.get(url).headers["etag"]
+    second = client.patch(url, json={"name": "theirs"}, headers=seen)
+    assert (
+        second.status_code == 412
+        and second.json()["code"] == "outdated"
+        and world.job(first.json()["id"]).name == "mine"
+    )
+    either = {"If-Match": f'"other", {first.headers["etag"]}'}
+    assert client.patch(url, json={"priority": -1}, headers=either).status_code == 200
+    assert client.patch(url, json={"name": "last"}, headers={"If-Match": "*"}).status_code == 200
