@@ -10,6 +10,7 @@ from engine.networks import SMALL_BELOW_PX
 
 Kind = Literal["recover", "labels", "student", "teach", "read", "service", "workers", "job"]
 LARGE_BLOCK = 100  # images of ImageNet's size that the authors recover at once
+SMALL_BLOCKS = 10  # of small images, that an engine may take at once
 FOUR_SMALL = ("resnet18", "densenet121", "shufflenet_v2_x0_5", "mobilenet_v2")
 FOUR_LARGE = ("resnet18", "densenet121", "shufflenet_v2_x1_0", "mobilenet_v2")
 
@@ -107,8 +108,10 @@ def chosen(names: list[str], *, quick: bool) -> list[Workload]:
 
 
 def on_gpu(workload: Workload) -> Workload:
-    """The same for a GPU: the paper's whole budget, read as seldom as a job reads it, and its hundred large images."""
+    """The same for a GPU: the paper's whole budget, read as seldom as a job reads it; of large images its hundred, of
+    small ones ten a class, as one block alone does not fill it."""
     if workload.kind != "recover":
         return workload
-    classes = LARGE_BLOCK if workload.resolution >= SMALL_BELOW_PX else workload.classes
-    return workload.model_copy(update={"steps": 2000, "classes": classes})
+    if workload.resolution >= SMALL_BELOW_PX:
+        return workload.model_copy(update={"steps": 2000, "classes": LARGE_BLOCK})
+    return workload.model_copy(update={"steps": 2000, "ipc": max(workload.ipc, SMALL_BLOCKS)})

@@ -215,9 +215,10 @@ def apart(model: nn.Module, parts: Sequence[slice]) -> Iterator[None]:
 
 def _by_parts(norm: nn.BatchNorm2d, parts: Sequence[slice], features: Tensor) -> Tensor:
     """(n, C, H, W), each part normalised by itself, one after another."""
-    if features.device.type == "cuda" and not norm.track_running_stats and len({p.stop - p.start for p in parts}) == 1:
+    sizes = [part.stop - part.start for part in parts]
+    if features.device.type == "cuda" and not norm.track_running_stats and len(set(sizes)) == 1:
         return folded(norm, features, len(parts))
-    return torch.cat([nn.BatchNorm2d.forward(norm, features[part]) for part in parts])
+    return torch.cat([nn.BatchNorm2d.forward(norm, part) for part in features.split(sizes)])
 
 
 def folded(norm: nn.BatchNorm2d, features: Tensor, parts: int) -> Tensor:
