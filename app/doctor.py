@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sqlite3
 import sys
@@ -10,17 +11,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import redis
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import machine, migrate, redis_server
+from app import claims, machine, migrate, redis_server, workers
 from app.api.health import redis_address
 from app.db import Database
 from app.settings import Settings
 
 SOUND_SQLITE = (3, 51, 3)
-ENOUGH_BYTES = 2 * 2**30
+GIB = 2**30
+ENOUGH_BYTES = 2 * GIB  # for one engine
+LOCAL = frozenset({None, "localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,20 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def _findings(settings: Settings) -> Iterator[Finding]:
-    checks: tuple[Callable[[Settings], Finding], ...] = (_python, _torch, _devices, _redis, _database, _sqlite, _disk)
+    checks: tuple[Callable[[Settings], Finding], ...] = (
+        _python,
+        _torch,
+        _devices,
+        _memory,
+        _redis,
+        _database,
+        _sqlite,
+        _workers,
+        _disk,
+        _private,
+        _data,
+        _tls,
+    )
     for check in checks:
         yield check(settings)
 
@@ -61,6 +78,71 @@ def _devices(_: Settings) -> Finding:
     return Finding(name="devices", ok=True, detail=detail)
 
 
+def _memory(settings: Settings) -> Finding:
+    free, total = machine.memory()
+    detail = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
+    taken = [(gpu, found) for gpu in machine.gpus() for found in machine.processes().get(gpu.uuid, ())]
+    if taken and not settings.share_gpus:
+        gpu, process = taken[0]
+        detail += f"; {process.name} (process {process.pid}) computes on {gpu.id}: a worker takes no steps there until it ends"
+    if free >= ENOUGH_BYTES:
+        return Finding(name="memory", ok=True, detail=detail, warns=bool(taken and not settings.share_gpus))
+    remedy = "steps wait until 2 GiB are free: end other programs, or set FADRM_MATCH_MEMORY=0"
+    return Finding(name="memory", ok=True, detail=f"{detail}: {remedy}", warns=True)
+
+
+def _workers(settings: Settings) -> Finding:
+    if not settings.database_url and not (settings.home / "fadrm.db").exists():
+        return Finding(name="workers", ok=True, detail="none yet: `fadrm up` starts them")
+    database = Database(settings.database)
+    try:
+        with database.read() as session:
+            found = workers.online(session)
+            waiting = claims.count_runnable(session)
+    except SQLAlchemyError:
+        return Finding(name="workers", ok=True, detail="not known: the database does not answer", warns=True)
+    finally:
+        database.close()
+    if not found:
+        remedy = (
+            f"none was heard of in the last {workers.ONLINE_S} s: start `fadrm up`, or `fadrm worker` on each machine"
+        )
+        return Finding(name="workers", ok=not waiting, detail=f"{remedy} ({waiting} steps wait)", warns=True)
+    idle = [worker.id for worker in found if worker.draining_by]
+    drained = f"; drained: {', '.join(idle)} (`fadrm drain WORKER --undo`)" if idle else ""
+    return Finding(name="workers", ok=True, detail=f"{len(found)} online{drained}", warns=bool(idle))
+
+
+def _private(settings: Settings) -> Finding:
+    """The home folder holds the database, the secret and Redis's password."""
+    if not settings.home.exists() or not settings.home.stat().st_mode & 0o077:
+        return Finding(name="private", ok=True, detail=f"{settings.home} is its owner's alone")
+    detail = f"others of this machine may look into {settings.home}: chmod 700 {settings.home}"
+    return Finding(name="private", ok=False, detail=detail)
+
+
+def _data(settings: Settings) -> Finding:
+    bad = [str(root) for root in settings.data_roots if not root.is_dir() or not os.access(root, os.R_OK | os.X_OK)]
+    if bad:
+        detail = f"{', '.join(bad)}: no folder that can be read; mend FADRM_DATA_ROOTS, or the folder's mode"
+        return Finding(name="data", ok=False, detail=detail)
+    roots = ", ".join(map(str, settings.data_roots))
+    return Finding(name="data", ok=True, detail=roots or "no folders allowed: set FADRM_DATA_ROOTS to distil your own")
+
+
+def _tls(settings: Settings) -> Finding:
+    """Whoever lets other machines in lets their passwords travel."""
+    public = urlsplit(settings.public_url)
+    if public.scheme != "http" or public.hostname in LOCAL:
+        return Finding(
+            name="tls", ok=True, detail=settings.public_url or "served to this machine alone, as far as is set"
+        )
+    detail = (
+        f"{settings.public_url} is not encrypted: put a proxy with TLS before it (docker/Caddyfile), and say https://"
+    )
+    return Finding(name="tls", ok=True, detail=detail, warns=True)
+
+
 def _redis(settings: Settings) -> Finding:
     try:
         if settings.redis_url:
@@ -70,7 +152,9 @@ def _redis(settings: Settings) -> Finding:
         program = redis_server.find_program()
         return Finding(name="redis", ok=True, detail=f"{program} {redis_server.version_of(program)}, to be embedded")
     except (redis.RedisError, redis_server.NoRedis) as error:
-        return Finding(name="redis", ok=False, detail=str(error))
+        remedy = "start it, or mend FADRM_REDIS_URL; work goes on meanwhile, and begins some seconds later"
+        detail = str(error) if isinstance(error, redis_server.NoRedis) else f"does not answer ({error}): {remedy}"
+        return Finding(name="redis", ok=False, detail=detail)
 
 
 def _database(settings: Settings) -> Finding:
@@ -108,8 +192,13 @@ def _disk(settings: Settings) -> Finding:
     existing = next(path for path in (settings.store_root, *settings.store_root.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     writable = _can_write(existing)
-    detail = f"{free / 2**30:.0f} GiB free at {existing}" + ("" if writable else ", which cannot be written")
-    return Finding(name="disk", ok=writable and free >= ENOUGH_BYTES, detail=detail)
+    detail = f"{free / GIB:.0f} GiB free at {existing}" + (
+        "" if writable else ", which cannot be written: mend its mode"
+    )
+    reserve = max(settings.reserve_bytes, int(settings.reserve_share * shutil.disk_usage(existing).total))
+    if free < reserve:
+        detail += ": below the reserve, so no step begins. `fadrm storage` shows what could go (FADRM_RESERVE_BYTES)"
+    return Finding(name="disk", ok=writable and free >= reserve, detail=detail)
 
 
 def _can_write(folder: Path) -> bool:
