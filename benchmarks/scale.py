@@ -96,7 +96,7 @@ def simulated(job: Plan, rates: Rates, speeds: Sequence[float]) -> Course:
 def seconds_of(step: Step, rates: Rates, known: Mapping[str, Step], speed: float = 1.0) -> float:
     """What a worker takes for a step, if it has the storage for itself."""
     if step.kind == StepKind.PREPARE:
-        side = step.params["resolution"]
+        side = int(step.params["resolution"])
         computing = step.size_bytes / (3 * side**2) / rates.read_images_per_s
     else:
         computing = step.flop / rates.flop_per_s[step.kind] if step.flop else 0.0
@@ -107,10 +107,9 @@ def moved_bytes(step: Step, known: Mapping[str, Step]) -> float:
     """What a step writes, and what it reads of the steps that it needs: of the real images only what it looks at."""
     needs = [known[key] for key in step.needs.values()]
     read = sum(need.size_bytes for need in needs if need.kind != StepKind.PREPARE)
-    share = LOOKS_AT.get(step.kind, 0.0)
-    if step.kind == StepKind.TEACH and step.flop:
-        share = 1.0
-    return step.size_bytes + read + share * sum(need.size_bytes for need in needs if need.kind == StepKind.PREPARE)
+    images = sum(need.size_bytes for need in needs if need.kind == StepKind.PREPARE)
+    trains = step.kind == StepKind.TEACH and step.flop > 0
+    return step.size_bytes + read + images * (1.0 if trains else LOOKS_AT.get(step.kind, 0.0))
 
 
 def longest_chain_s(job: Plan, rates: Rates) -> float:
@@ -125,6 +124,7 @@ def longest_chain_s(job: Plan, rates: Rates) -> float:
 def measured(files: Iterable[Path]) -> Rates:
     """A worker as the engine's side of these result files was. Raises KeyError when a benchmark is missing."""
     results: dict[str, dict[str, object]] = {}
+    title = ""
     for file in files:
         whole = json.loads(file.read_bytes())
         results |= whole["results"]
@@ -138,7 +138,7 @@ def _engine(found: Mapping[str, object]) -> tuple[float, float]:
     """Operations and seconds of a unit."""
     sides, summary = found["sides"], found["summary"]
     assert isinstance(sides, dict) and isinstance(summary, dict)
-    return sides["engine"][0]["flop"], summary["engine"]["unit_s"]
+    return float(sides["engine"][0]["flop"]), float(summary["engine"]["unit_s"])
 
 
 def on_paper(title: str, flop_per_s: float) -> Rates:

@@ -218,15 +218,16 @@ def _by_parts(norm: nn.BatchNorm2d, parts: Sequence[slice], features: Tensor) ->
     sizes = [part.stop - part.start for part in parts]
     if features.device.type == "cuda" and not norm.track_running_stats and len(set(sizes)) == 1:
         return folded(norm, features, len(parts))
-    return torch.cat([nn.BatchNorm2d.forward(norm, part) for part in features.split(sizes)])
+    return torch.cat([nn.BatchNorm2d.forward(norm, part) for part in torch.split(features, sizes)])
 
 
 def folded(norm: nn.BatchNorm2d, features: Tensor, parts: int) -> Tensor:
     """The same for equal parts and no running statistics, without a launch for each: parts are channels of their own."""
     weight, bias = norm.weight.repeat(parts), norm.bias.repeat(parts)
-    channels = features.unflatten(0, (parts, -1)).transpose(0, 1).flatten(1, 2)
+    channels = torch.unflatten(features, 0, (parts, -1)).transpose(0, 1).flatten(1, 2)
     seen = F.batch_norm(channels, None, None, weight, bias, training=True, eps=norm.eps)
-    return seen.unflatten(1, (parts, -1)).transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    seen = torch.unflatten(seen, 1, (parts, -1)).transpose(0, 1).flatten(0, 1)
+    return seen.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

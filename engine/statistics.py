@@ -82,7 +82,7 @@ class _ChannelListener(Listener):
         gaps = real - torch.cat([mean for mean, _ in moments] + [var for _, var in moments], 1)
         self._widths = self._widths.to(gaps.device)
         squares = torch.segment_reduce(gaps.square().T.contiguous(), "sum", lengths=self._widths, unsafe=True)
-        distances: Tensor = squares.clamp(min=TINY).sqrt().unflatten(0, (2, -1)).sum(0).T
+        distances: Tensor = squares.clamp(min=TINY).sqrt().view(2, -1, len(gaps)).sum(0).T
         return distances
 
 
@@ -198,8 +198,9 @@ def _moments_in_parts(features: Tensor, blocks: int) -> Moments:
     images, size = len(features) // blocks, max(1, ROWS // features[0, 0].numel())
     sizes = [min(size, images - start) for start in range(0, images, size)]
     ignored = torch.ones(2, features.shape[1])  # running statistics; their presence makes it answer in fp32
-    moments = [torch.batch_norm_update_stats(part, *ignored, 0.0) for part in features.split(sizes * blocks)]
-    means, variances = (torch.stack(column).unflatten(0, (blocks, -1)) for column in zip(*moments, strict=True))
+    parts = torch.split(features, sizes * blocks)
+    moments = [torch.batch_norm_update_stats(part, ignored[0], ignored[1], 0.0) for part in parts]
+    means, variances = (torch.stack(column).view(blocks, len(sizes), -1) for column in zip(*moments, strict=True))
     if len(sizes) == 1:
         return means[:, 0], variances[:, 0]
     share = torch.tensor(sizes)[:, None] / images
@@ -214,7 +215,7 @@ def _straight(features: Tensor, mean: Tensor, slope: Tensor, height: Tensor) -> 
 
 def moments_at_once(features: Tensor, blocks: int) -> Moments:
     """As `channel_moments`, without a launch for each block: sums of values and of their squares, in fp32."""
-    grouped, count = features.unflatten(0, (blocks, -1)), features.numel() // features.shape[1] // blocks
+    grouped, count = torch.unflatten(features, 0, (blocks, -1)), features.numel() // features.shape[1] // blocks
     mean = grouped.sum((1, 3, 4), dtype=torch.float32) / count
     norm = torch.linalg.vector_norm(grouped, dim=(1, 3, 4), dtype=torch.float32)
     return mean, (norm.square() / count - mean.square()).clamp(min=0)
@@ -222,6 +223,6 @@ def moments_at_once(features: Tensor, blocks: int) -> Moments:
 
 def lines_at_once(features: Tensor, slope: Tensor, height: Tensor) -> Tensor:
     """slope * features + height, (G, C) each, in the type of the features, without a launch for each block."""
-    grouped = features.unflatten(0, (len(slope), -1))
+    grouped = torch.unflatten(features, 0, (len(slope), -1))
     slope, height = slope[:, None, :, None, None], height[:, None, :, None, None]
     return torch.addcmul(height, grouped, slope, out=torch.empty_like(grouped)).flatten(0, 1)
