@@ -271,3 +271,17 @@ def cancel(services: Services, user: User, sweep_id: str) -> None:
         # One that ended in the meantime needs no end.
         with suppress(Conflict), services.database.write() as session:
             controls.cancel(session, jobs.get(session, user, job_id), user)
+
+
+def retry(services: Services, user: User, sweep_id: str) -> None:
+    """Try every job again that failed or was cancelled, one transaction each; their whole steps stay."""
+    with services.database.read() as session:
+        sweep = get(session, user, sweep_id)
+        visibility.may_change(user, sweep)
+        wanted = select(Job.id).where(Job.sweep_id == sweep.id, Job.state.in_((JobState.FAILED, JobState.CANCELLED)))
+        left = list(session.scalars(wanted.order_by(Job.id)))
+    if not left:
+        raise Conflict(f"No job of {sweep_id} has failed or was cancelled.", hint="There is nothing to try again.")
+    for job_id in left:
+        with suppress(Conflict):  # one that somebody tries again in the meantime needs nothing
+            controls.retry_now(services, user, job_id)

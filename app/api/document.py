@@ -33,7 +33,7 @@ PROBLEM = {"$ref": "#/components/schemas/Problem"}
 OPEN = frozenset({"get_health", "get_readiness"})
 CONTROLS = frozenset(
     {"cancel_job", "pause_job", "resume_job", "retry_job", "change_job", "cancel_sweep"}
-    | {"delete_job", "restore_job", "delete_sweep", "restore_sweep"}
+    | {"delete_job", "restore_job", "delete_sweep", "restore_sweep", "retry_sweep"}
 )
 WRITING = CONTROLS | {"create_job", "rerun_job", "create_sweep", "create_upload", "delete_upload", "change_sweep"}
 ARRIVING = frozenset({"create_arrival", "append_to_arrival", "finish_arrival", "cancel_arrival"})

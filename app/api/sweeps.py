@@ -87,6 +87,12 @@ def cancel_sweep(sweep_id: str, services: ServicesDep, user: WriterDep) -> views
     return _shown(services, user, sweep_id)
 
 
+@router.post("/sweeps/{sweep_id}/retry", summary="Try every job of a sweep again that failed or was cancelled")
+def retry_sweep(sweep_id: str, services: ServicesDep, user: WriterDep) -> views.SweepOut:
+    sweeps.retry(services, user, sweep_id)
+    return _shown(services, user, sweep_id)
+
+
 @router.get("/sweeps/{sweep_id}/table", response_model=views.TableOut, summary="The table of a sweep, as JSON or CSV")
 def get_sweep_table(
     sweep_id: str,

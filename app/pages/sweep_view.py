@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, Field
 
+from app.results.suites import SUITES
 from app.views import CellOut, SweepOut
 from app.views.sweeps import CellScore, chosen, tally
 from engine.networks import network_title
@@ -38,7 +39,19 @@ def context(sweep: SweepOut, asked: Asked) -> dict[str, Any]:
         "summary": _summary(rows, subject),
         "csv": f"{sweep.urls['table']}?{query}&format=csv",
         "json": f"{sweep.urls['table']}?{query}",
+        **_papers([score for _, scores in rows for score in scores.values()]),
+        "suite": SUITES.get(sweep.suite or ""),
         "student_titles": {name: network_title(name) for name in sweep.students},
+    }
+
+
+def _papers(scores: Sequence[CellScore]) -> dict[str, Any]:
+    """The subjects that have a column of the papers' figures, the papers, and the settings that are not the jobs' own."""
+    found = [(score.subject, score.paper) for score in scores if score.paper is not None]
+    return {
+        "reported": {subject for subject, _ in found},
+        "sources": list(dict.fromkeys(paper.source for _, paper in found)),
+        "settings": list(dict.fromkeys(paper.setting for _, paper in found if not paper.alike)),
     }
 
 

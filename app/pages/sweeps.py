@@ -14,6 +14,7 @@ from app.models import TERMINAL_JOB_STATES
 from app.pages import sweep_form, sweep_view
 from app.pages.new import PostedDep
 from app.pages.render import page
+from app.storage import trash
 
 PAGE = 25
 CHECK = "check"
@@ -31,10 +32,16 @@ def router() -> APIRouter:
 
     @routes.get("/new")
     def blank(
-        request: Request, services: ServicesDep, user: UserDep, job: str = "", preset: str = sweep_form.DEMO
+        request: Request,
+        services: ServicesDep,
+        user: UserDep,
+        job: str = "",
+        sweep: str = "",
+        preset: str = sweep_form.DEMO,
     ) -> HTMLResponse:
-        draft = sweep_form.Draft(base=f"job:{job}" if job else f"preset:{preset}")
-        return _form(request, services, user, draft)
+        if sweep:
+            return _form(request, services, user, sweep_form.again(services, user, sweep))
+        return _form(request, services, user, sweep_form.Draft(base=f"job:{job}" if job else f"preset:{preset}"))
 
     @routes.post("/new")
     def filled_in(request: Request, services: ServicesDep, user: WriterDep, posted: PostedDep) -> Response:
@@ -73,6 +80,16 @@ def router() -> APIRouter:
     def cancel(services: ServicesDep, user: WriterDep, sweep_id: str) -> Response:
         sweeps.cancel(services, user, sweep_id)
         return RedirectResponse(f"/sweeps/{sweep_id}", 303)
+
+    @routes.post("/{sweep_id}/retry")
+    def retry(services: ServicesDep, user: WriterDep, sweep_id: str) -> Response:
+        sweeps.retry(services, user, sweep_id)
+        return RedirectResponse(f"/sweeps/{sweep_id}", 303)
+
+    @routes.post("/{sweep_id}/delete")
+    def delete(services: ServicesDep, user: WriterDep, sweep_id: str) -> Response:
+        trash.delete_sweep(services, user, sweep_id)
+        return RedirectResponse("/sweeps", 303)
 
     return routes
 

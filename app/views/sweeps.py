@@ -15,11 +15,15 @@ from sqlalchemy.orm import Session, load_only
 from app import sweeps
 from app.cells import Axis
 from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, Sweep, User
+from app.results.figures import PaperOut, difference
+from app.results.rows import ghost
+from app.results.suites import RUNS, Run, run_like
 from app.views.jobs import JobError, OwnerOut, progress
 from app.views.out import Out
 from app.views.results import RowOut, row_out
 from engine.plan import Row
 from engine.scores import SUBJECT_TITLES
+from engine.spec import sha256_of
 
 
 class AxisOut(Out):
@@ -64,6 +68,11 @@ class CellScore(Out):
     std: float | None = Field(description="Sample standard deviation; null below two runs.")
     best_mean: float | None = Field(description="Of the best epoch of each run: chosen on the test set.")
     best_std: float | None
+    is_best: bool = Field(
+        False, description="The highest mean of the sweep at this data set and ipc, if not all equal."
+    )
+    paper: PaperOut | None = Field(None, description="What a paper reports for this setting, or the nearest it has.")
+    difference: float | None = Field(None, description="Points above the paper, where it is of the same setting.")
 
 
 class CellOut(Out):
@@ -83,6 +92,7 @@ class CellOut(Out):
 class SweepOut(SweepSummary):
     """A sweep with all of its cells."""
 
+    suite: str | None = Field(None, description="Name of the suite that it is part of: see `fadrm results list`.")
     spec: dict[str, Any] = Field(description="The base, before the axes changed it.")
     progress: float = Field(ge=0, le=1)
     students: list[str]
@@ -120,11 +130,13 @@ def sweep_out(session: Session, sweep: Sweep) -> SweepOut:
     """One sweep with all there is to say of it."""
     [summary] = _summaries(session, [sweep])
     steps = _steps(session, sweep)
-    axes = sweeps.axes_of(sweep)
-    cells = [_cell(job, axes, steps[job.id]) for job in sweeps.jobs_of(session, sweep)]
+    axes, made = sweeps.axes_of(sweep), sweeps.jobs_of(session, sweep)
+    run = run_like(sweep.name, {axis.name: axis.titles for axis in axes})
+    cells = _with_best([_cell(job, axes, steps[job.id], run) for job in made], made)
     scores = [score for cell in cells for score in cell.scores]
     return SweepOut(
         **dict(summary),
+        suite=run and RUNS[run.name][0].name,
         spec=sweep.spec,
         progress=round(fmean(cell.progress for cell in cells), 4),
         students=list(dict.fromkeys(score.student for score in scores)),
@@ -195,6 +207,7 @@ def sweep_urls(sweep_id: str) -> dict[str, str]:
     return {
         "self": base,
         "cancel": f"{base}/cancel",
+        "retry": f"{base}/retry",
         "table": f"{base}/table",
         "web": f"/sweeps/{sweep_id}",
     }
@@ -212,24 +225,55 @@ def _steps(session: Session, sweep: Sweep) -> dict[str, list[Step]]:
     return found
 
 
-def _cell(job: Job, axes: tuple[Axis, ...], steps: Sequence[Step]) -> CellOut:
+def _cell(job: Job, axes: tuple[Axis, ...], steps: Sequence[Step], run: Run | None) -> CellOut:
     by_key = {step.key: step for step in steps}
+    values = sweeps.values_of(axes, job)
+    rows = [row_out(Row.model_validate(row), by_key) for row in job.rows if row["ipc"] == job.spec["ipc"]]
     return CellOut(
         job_id=job.id,
         name=job.name,
         at=job.cell or [],
-        values=sweeps.values_of(axes, job),
+        values=values,
         state=job.state,
         progress=progress(job, steps),
         error=JobError.model_validate(job.error) if job.error else None,
-        scores=[_score(row_out(Row.model_validate(row), by_key)) for row in job.rows if row["ipc"] == job.spec["ipc"]],
+        scores=[_score(row, ghost(run, values, job.spec, row.subject, row.student, row.labels)) for row in rows],
         url=f"/api/v1/jobs/{job.id}",
     )
 
 
-def _score(row: RowOut) -> CellScore:
-    shown = {name: getattr(row, name) for name in CellScore.model_fields if name != "best_std"}
-    return CellScore(**shown, best_std=stdev(row.best) if len(row.best) > 1 else None)
+def _score(row: RowOut, paper: PaperOut | None) -> CellScore:
+    kept = CellScore.model_fields.keys() & RowOut.model_fields.keys()
+    return CellScore(
+        **{name: getattr(row, name) for name in kept},
+        best_std=stdev(row.best) if len(row.best) > 1 else None,
+        paper=paper,
+        difference=difference(row.mean, paper),
+    )
+
+
+def _with_best(cells: Sequence[CellOut], made: Sequence[Job]) -> list[CellOut]:
+    """The same, with the best of each student marked among the jobs of equal data set and ipc."""
+    groups: dict[Any, list[float]] = defaultdict(list)
+    places = [(sha256_of(job.spec["dataset"]), job.spec["ipc"]) for job in made]
+    for cell, place in zip(cells, places, strict=True):
+        for score in cell.scores:
+            if score.mean is not None:
+                groups[(place, *_kind(score))].append(score.mean)
+    best = {of: max(means) for of, means in groups.items() if len(set(means)) > 1}
+
+    def marked(score: CellScore, place: tuple[str, int]) -> CellScore:
+        is_best = score.mean is not None and score.mean == best.get((place, *_kind(score)))
+        return score.model_copy(update={"is_best": is_best})
+
+    return [
+        cell.model_copy(update={"scores": [marked(score, place) for score in cell.scores]})
+        for cell, place in zip(cells, places, strict=True)
+    ]
+
+
+def _kind(score: CellScore) -> tuple[str, str, str]:
+    return score.subject, score.student, score.labels
 
 
 def chosen(cell: CellOut, student: str, labels: str) -> dict[str, CellScore]:
@@ -239,21 +283,33 @@ def chosen(cell: CellOut, student: str, labels: str) -> dict[str, CellScore]:
 
 
 def table(sweep: SweepOut, student: str = "", labels: str = "") -> TableOut:
-    """A row a job: axes, then for each subject mean and spread of the last epoch, the best epoch, and runs."""
+    """A row a job: axes, then for each subject mean and spread of the last epoch, the best epoch, runs, and the paper.
+
+    A paper's columns are there where it reports anything.
+    """
     labels = labels or next(iter(sweep.labels), "")
+    reported = with_paper(sweep)
     columns = ["job", "state", *(axis.name for axis in sweep.axes)]
     for subject in sweep.subjects:
         title = SUBJECT_TITLES.get(subject, subject)
         columns += [f"{title}, last epoch %", f"{title}, spread", f"{title}, best epoch %", f"{title}, runs"]
+        columns += [f"{title}, paper %", f"{title}, difference"] if subject in reported else []
     rows: list[list[str | float | int | None]] = []
     for cell in sweep.cells:
         scores = chosen(cell, student, labels)
         row: list[str | float | int | None] = [cell.job_id, cell.state, *cell.values.values()]
         for subject in sweep.subjects:
             score = scores.get(subject)
-            row += [score.mean, score.std, score.best_mean, score.n] if score else [None, None, None, None]
+            row += [score.mean, score.std, score.best_mean, score.n] if score else [None] * 4
+            if subject in reported:
+                row += [score.paper and score.paper.top1_pct, score.difference] if score else [None] * 2
         rows.append(row)
     return TableOut(student=student, labels=labels, columns=columns, rows=rows)
+
+
+def with_paper(sweep: SweepOut) -> set[str]:
+    """The subjects beside which some paper has a figure."""
+    return {score.subject for cell in sweep.cells for score in cell.scores if score.paper is not None}
 
 
 def tally(counts: Mapping[str, int]) -> str:

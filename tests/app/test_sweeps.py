@@ -15,6 +15,8 @@ from fastapi.testclient import TestClient
 from app import sweeps, views
 from app.models import Job, Step, Sweep
 from app.pages.assets import ROOT
+from app.results.suites import RUNS
+from tests.app import world as worlds
 from tests.app.world import Person, World, chain, spec_body
 
 ALPHA = {"name": "alpha", "path": "/method/alpha", "values": [0.2, 0.8]}
@@ -134,6 +136,40 @@ def test_a_table_of_a_student_that_is_not_there_names_those_that_are(client: Tes
     answer = client.get(f"{create(client)['urls']['table']}?{query}")
     [error] = answer.json()["errors"]
     assert answer.status_code == 422 and error["parameter"] == query.partition("=")[0] and "Choose" in error["hint"]
+
+
+def test_the_best_of_equal_ipc_is_marked_and_papers_stand_beside(
+    client: TestClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = RUNS["ablation-patches"][1]
+    sweep = create(client, {"name": runs.name, "spec": spec_body(), "axes": list(runs.axes)})
+    first = sweep["cells"][0]["job_id"]
+    while lease := world.claim():
+        reached = 40.0 if lease.job_id == first else 50.0
+        results = {"evaluate": {"top1_last_pct": reached, "top1_best_pct": reached}}
+        monkeypatch.setattr(worlds, "RESULTS", worlds.RESULTS | results)
+        world.perform(lease)
+    found = client.get(sweep["urls"]["self"]).json()
+    own = [cell["scores"][0] for cell in found["cells"]]
+    assert found["suite"] == "ablation" and [(one["mean"], one["is_best"]) for one in own] == [(40, False), (50, True)]
+    assert [(one["paper"]["top1_pct"], one["paper"]["alike"], one["difference"]) for one in own] == [
+        (48.4, False, None),
+        (47.7, False, None),
+    ]
+    table = client.get(sweep["urls"]["table"]).json()
+    place = table["columns"].index("Distilled images, paper %")
+    assert [row[place] for row in table["rows"]] == [48.4, 47.7] and "Random real images, paper %" not in table[
+        "columns"
+    ]
+
+
+def test_what_failed_or_was_cancelled_is_tried_again(client: TestClient, world: World) -> None:
+    sweep = create(client, body(ALPHA))
+    nothing = client.post(sweep["urls"]["retry"])
+    assert nothing.status_code == 409 and "nothing to try again" in nothing.json()["hint"]
+    client.post(sweep["urls"]["cancel"])
+    again = client.post(sweep["urls"]["retry"])
+    assert again.status_code == 200 and again.json()["jobs"] == {"queued": 2}
 
 
 def test_the_same_key_gives_the_same_sweep(client: TestClient, world: World) -> None:

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from app import sweeps
 from app.pages.sweep_form import values_of
+from app.results.suites import RUNS
 from tests.pages.site import SMALL, Site
 from tests.pages.test_browser_site import AXE, SCHEMES
 from tests.pages.test_pages import HOSTILE, csrf_of
@@ -44,9 +45,14 @@ def test_a_finished_sweep_reads_without_scripts(client: TestClient, site: Site) 
     site.player.play()
     page = client.get(address).text
     assert "2 of 2 jobs have ended: 2 succeeded." in page and "0.8" in page
-    assert len(re.findall(r'<td class="num strong">\d+\.\d <span class="quiet">±', page)) == 6, (
-        "three subjects, two jobs"
-    )
+    assert (
+        len(
+            re.findall(
+                r'<td class="num[^"]*">\d+\.\d(<span class="sr-only"> \(best\)</span>)? <span class="quiet">±', page
+            )
+        )
+        == 6
+    ), "three subjects, two jobs"
     assert "Distilled images, last epoch: highest" in page and "chosen on the test set" in page
     plot = json.loads(html.unescape(re.findall(r'data-plot="([^"]*)"', page)[0]))
     assert plot["numbers"] == [0.2, 0.8] and [point[0] for point in plot["series"][0]["points"]] == [0, 1]
@@ -92,12 +98,72 @@ def test_the_form_makes_a_sweep(client: TestClient) -> None:
     assert made.url.path.startswith("/sweeps/swp_") and "alpha" in made.text
 
 
+def test_the_form_takes_alternatives_that_change_several_fields(client: TestClient) -> None:
+    filled = {"csrf": csrf_of(client.get("/sweeps/new").text), "base": "preset:demo", "name0": "method"}
+    filled["variants0"] = "FADRM: {}\nRDED: {method: {method: rded}, patches: {difficulty: easy}}\n10: {ipc: 3}"
+    made = client.post("/sweeps/new", data=filled | {"action": "submit"})
+    assert made.url.path.startswith("/sweeps/swp_") and "FADRM · RDED · 10" in made.text
+
+
+def test_a_sweep_is_run_again_from_a_form_that_asks_for_the_same(client: TestClient, site: Site) -> None:
+    axes = (WORDS, {"name": "side", "path": "/method/budgets", "values": [[2, 2], [4]]})
+    address = submit(site, *axes)
+    [link] = re.findall(r'href="(/sweeps/new\?sweep=[^"]+)"', client.get(address).text)
+    page = client.get(link).text
+    assert "<b>one" not in page and re.search(r"<dt>Jobs</dt><dd>4</dd>", page)
+    names = [f"{name}{index}" for name in ("name", "path", "values", "variants") for index in range(3)]
+    filled = {name: _typed(page, name) for name in (*names, "csrf")} | {"base": f"sweep:{address.rpartition('/')[2]}"}
+    made = client.post("/sweeps/new", data=filled | {"action": "submit"}).url.path.rpartition("/")[2]
+    with site.services.database.read() as session:
+        old, new = (sweeps.get(session, site.user, one) for one in (address.rpartition("/")[2], made))
+        assert new.id != old.id and (new.spec, new.axes) == (old.spec, old.axes)
+
+
+def _typed(page: str, name: str) -> str:
+    """What a control of a page holds."""
+    found = re.search(rf'name="{name}"[^>]*? value="([^"]*)"|<textarea[^>]* name="{name}"[^>]*>([^<]*)<', page)
+    assert found is not None, name
+    return html.unescape(found[1] or found[2] or "")
+
+
+def test_bases_are_grouped_by_data_set(client: TestClient) -> None:
+    page = client.get("/sweeps/new").text
+    assert page.index('<optgroup label="CIFAR-10">') < page.index('value="preset:cifar10-small"')
+
+
+def test_an_ended_sweep_is_tried_again_or_deleted_by_buttons(client: TestClient, site: Site) -> None:
+    address = submit(site)
+    csrf = {"csrf": csrf_of(client.get(address).text)}
+    assert "/delete" not in client.get(address).text
+    client.post(f"{address}/cancel", data=csrf)
+    assert "2 queued" in client.post(f"{address}/retry", data=csrf).text
+    client.post(f"{address}/cancel", data=csrf)
+    gone = client.post(f"{address}/delete", data=csrf)
+    assert gone.url.path == "/sweeps" and address not in gone.text and client.get(address).status_code == 404
+
+
+def test_a_suites_sweep_shows_the_papers_figures_beside_its_own(client: TestClient, site: Site) -> None:
+    body = {
+        "name": "ablation-patches",
+        "spec": FEW.model_dump(mode="json"),
+        "axes": list(RUNS["ablation-patches"][1].axes),
+    }
+    sweep, _ = sweeps.submit(site.services, site.user, sweeps.SweepIn.model_validate(body))
+    page = client.get(f"/sweeps/{sweep.id}").text
+    assert "ablation: Ablations on CIFAR-10" in page and "Table 3" in page and "ImageNet-1K, 10 per class" in page
+    assert re.findall(r'<td class="num ghost">([^<]*)<', page) == ["48.4", "47.7"]
+
+
 @pytest.mark.parametrize(
     ("typed", "slot", "told"),
     [
         ({"path1": "/method/alfa", "values1": "1"}, "row1-errors", "Did you mean /method/alpha?"),
         ({"path0": "/ipc", "values0": "1, 9000"}, "row0-errors", "5000"),
         ({"path0": "/ipc", "values0": ""}, "row0-errors", "at least 1"),
+        ({"variants0": "just words"}, "row0-errors", "no list of titles"),
+        ({"variants0": "a: &x {ipc: 1}\nb: *x"}, "row0-errors", "no list of titles"),
+        ({"variants0": "a: {ipc: 0}"}, "row0-errors", "greater than or equal to 1"),
+        ({"variants0": "a: {}", "path0": "/ipc", "values0": "1"}, "row0-errors", "not both"),
         ({}, "plan", "Nothing varies yet."),
     ],
 )
