@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# Two images: `api` without PyTorch, `worker` with the engine. Versions and hashes are those of the lock files.
+# Three images: `api` without PyTorch, `worker` with the engine, `proxy` before the API. Versions and hashes are those of
+# the lock files. `docker/rehearse` does what it does, line by line, in a fresh folder of a machine without a container engine.
 
 FROM node:24-slim AS browser
 WORKDIR /srv/fadrm
@@ -26,10 +27,11 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/srv/fadrm PYTHONUNBUFFERED=1 PYTHONDONT
     FADRM_HOME=/var/lib/fadrm FADRM_STORE=/var/lib/fadrm/store FADRM_DATA_ROOTS='["/data"]'
 WORKDIR /srv/fadrm
 COPY docker/fadrm /usr/local/bin/fadrm
-COPY pyproject.toml LICENSE README.md ./
+COPY pyproject.toml README.md ./
 COPY engine engine
 COPY fadrm fadrm
 COPY app app
+COPY fadrm fadrm
 COPY worker worker
 
 FROM base AS api
@@ -53,3 +55,13 @@ USER 10001:10001
 HEALTHCHECK NONE
 ENTRYPOINT ["fadrm"]
 CMD ["worker"]
+
+# Caddy, as nobody in particular. Its program may bind low ports by a capability of the file, which cannot even be
+# started where all capabilities are dropped: away with it, the ports are high.
+FROM caddy:2.10 AS proxy
+RUN setcap -r /usr/bin/caddy && install -d -o 10001 -g 10001 /data /config
+COPY docker/Caddyfile /etc/caddy/Caddyfile
+USER 10001:10001
+EXPOSE 8443
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
+    CMD ["wget", "--quiet", "--spider", "http://127.0.0.1:8081"]
