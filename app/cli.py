@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from app import cli_workers, remote, remote_results, remote_sweeps
+from app import cli_storage, cli_workers, remote, remote_results, remote_sweeps
 from app.settings import Settings, load, shown
 from app.trouble import CannotStart, ClientError, Unreachable
 
@@ -235,6 +235,7 @@ app.add_typer(remote_sweeps.app, name="sweep")
 app.add_typer(remote_results.app, name="results")
 remote.register(app)
 cli_workers.register(app)
+cli_storage.register(app)
 
 
 def _greet(server: up.Server) -> None:

@@ -46,7 +46,13 @@ def downgrade(database_url: str, revision: str = "base") -> None:
 
 def is_current(connection: Connection) -> bool:
     """Whether the database has the newest schema."""
-    return MigrationContext.configure(connection).get_current_revision() == newest()
+    return revision(connection) == newest()
+
+
+def revision(connection: Connection) -> str | None:
+    """The schema that the database has; None when it has none."""
+    found: str | None = MigrationContext.configure(connection).get_current_revision()
+    return found
 
 
 def newest() -> str | None:

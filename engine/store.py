@@ -218,7 +218,7 @@ class Store:
             return
         shutil.rmtree(doomed, ignore_errors=True)
 
-    def keys(self) -> Iterator[str]:
+    def whole_keys(self) -> Iterator[str]:
         """The keys of all whole steps, in no order."""
         folder = self.root / "steps"
         if folder.is_dir():

@@ -17,7 +17,7 @@ DOWNLOADS = (StepKind.PACKAGE, StepKind.EXPORT)
 
 def reconcile(session: Session, store: Store) -> None:
     """Let the rows be what the store's folder holds: it may have been filled, or emptied, by other hands."""
-    there, known = set(store.keys()), set(session.scalars(select(StoredStep.key)))
+    there, known = set(store.whole_keys()), set(session.scalars(select(StoredStep.key)))
     forget(session, known - there)
     rows = []
     for key in there - known:

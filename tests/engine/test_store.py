@@ -112,18 +112,18 @@ def test_a_removed_step_is_not_there_and_can_be_made_again(tmp_path: Path) -> No
         folder = _attempt(store, 1, text)
         _seal(folder)
         store.publish("k", folder)
-        assert list(store.keys()) == ["k"]
+        assert list(store.whole_keys()) == ["k"]
         if text == "first":
             store.remove("k")
             store.remove("k")
-            assert not list(store.keys()) and not list((tmp_path / "removed").iterdir())
+            assert not list(store.whole_keys()) and not list((tmp_path / "removed").iterdir())
     assert (store.step("k") / "deep" / "images.npy").read_text() == "again"
 
 
 def test_remains_without_manifest_are_no_step_and_in_nobodys_way(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (store.step("k") / "deep").mkdir(parents=True)
-    assert not list(store.keys())
+    assert not list(store.whole_keys())
     folder = _attempt(store, 1)
     _seal(folder)
     store.publish("k", folder)
