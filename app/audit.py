@@ -18,7 +18,7 @@ from app.models import AuditEvent, User, utc_now
 MACHINE = "this machine"  # who runs commands on the server's own files
 
 
-def note(session: Session, by: User | str | None, action: str, target: str, **data: Any) -> None:
+def note(session: Session, by: User | str | None, action: str, target: str, /, **data: Any) -> None:
     """Write down that somebody did something. by: a name where it is no user that is known; None: the machine's owner."""
     name = by.name if isinstance(by, User) else by if by is not None else MACHINE
     session.add(

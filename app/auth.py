@@ -9,12 +9,14 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, make_transient
 
 from app.errors import Conflict, Forbidden, NotFound
 from app.ids import new_id
@@ -23,15 +25,18 @@ from app.settings import Settings
 
 PREFIX = "fadrm_"  # so that scanners for secrets find one that was committed somewhere
 ROLES = ("admin", "member", "viewer")
+SCOPES = {"read": "viewer", "submit": "member", "admin": "admin"}  # what a token may do, as the role that may do it
+API_SCOPES = ("read", "submit")
 API_DAYS = 90
 SESSION = timedelta(days=7)
 SESSION_IDLE = timedelta(hours=12)
+INVITATION = timedelta(days=7)
 TOUCH_EVERY = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who sends a request, and by what."""
+    """Who sends a request, and by what. The user is a copy, whose role is no greater than the token's scopes."""
 
     user: User
     token: Token
@@ -39,7 +44,8 @@ class Identity:
 
 def bootstrap(session: Session) -> User:
     """The first administrator, made when there is nobody yet."""
-    first = session.scalar(select(User).where(User.role == "admin").order_by(User.created_at).limit(1))
+    admins = select(User).where(User.role == "admin", User.disabled_at.is_(None))
+    first = session.scalar(admins.order_by(User.created_at).limit(1))
     return first or add_user(session, "admin", "admin")
 
 
@@ -47,7 +53,7 @@ def add_user(session: Session, name: str, role: str = "member") -> User:
     """A new user. Raises Conflict when the name is taken."""
     if role not in ROLES:
         raise ValueError(f"{role!r} is no role: choose one of {', '.join(ROLES)}")
-    if session.scalar(select(User.id).where(User.name == name)) is not None:
+    if session.scalar(select(User.id).where(func.lower(User.name) == name.lower())) is not None:
         raise Conflict(f"There is a user {name} already.", hint="Choose another name.")
     user = User(id=new_id("usr"), name=name, role=role, created_at=utc_now())
     session.add(user)
@@ -55,8 +61,10 @@ def add_user(session: Session, name: str, role: str = "member") -> User:
     return user
 
 
-def new_token(session: Session, user: User, kind: str, name: str, lifetime: timedelta | None) -> tuple[Token, str]:
-    """A token's row, and the token itself, which nobody can ever read again."""
+def new_token(
+    session: Session, user: User, kind: str, name: str, lifetime: timedelta | None, **more: Any
+) -> tuple[Token, str]:
+    """A token's row, and the token itself, which nobody can ever read again. more: further columns of the row."""
     plain = PREFIX + secrets.token_urlsafe(32)
     now = utc_now()
     token = Token(
@@ -67,15 +75,22 @@ def new_token(session: Session, user: User, kind: str, name: str, lifetime: time
         sha256=digest_of(plain),
         created_at=now,
         expires_at=now + lifetime if lifetime else None,
+        **more,
     )
     session.add(token)
     session.flush()
     return token, plain
 
 
-def api_token(session: Session, user: User, name: str, days: int | None = API_DAYS) -> tuple[Token, str]:
-    """For programs: sent as `Authorization: Bearer ...`. days: None for one that lasts until it is revoked."""
-    return new_token(session, user, "api", name, timedelta(days=days) if days else None)
+def api_token(
+    session: Session, user: User, name: str, days: int | None = API_DAYS, scopes: Sequence[str] | None = None
+) -> tuple[Token, str]:
+    """For programs: sent as `Authorization: Bearer ...`.
+
+    days: None for one that lasts until it is revoked. scopes: None for all that its user may do.
+    """
+    kept = sorted(set(scopes), key=list(SCOPES).index) if scopes is not None else None
+    return new_token(session, user, "api", name, timedelta(days=days) if days else None, scopes=kept)
 
 
 def login_link(session: Session, user: User, minutes: int = 30) -> str:
@@ -89,14 +104,34 @@ def digest_of(plain: str) -> str:
 
 
 def identify(session: Session, plain: str, *kinds: str) -> Identity | None:
-    """Whose token this is; None when it is nobody's, expired, revoked, or not of these kinds."""
+    """Whose token this is; None when it is nobody's, expired, revoked, not of these kinds, or its user is disabled."""
     digest = digest_of(plain)
     row = session.execute(
-        select(Token, User).join(User, User.id == Token.user_id).where(Token.sha256 == digest, Token.kind.in_(kinds))
+        select(Token, User)
+        .join(User, User.id == Token.user_id)
+        .where(Token.sha256 == digest, Token.kind.in_(kinds), User.disabled_at.is_(None))
     ).one_or_none()
     if row is None or not hmac.compare_digest(row.Token.sha256, digest) or not is_good(row.Token, utc_now()):
         return None
-    return Identity(user=row.User, token=row.Token)
+    return Identity(user=_within_scopes(row.User, row.Token.scopes), token=row.Token)
+
+
+def _within_scopes(user: User, scopes: Sequence[str] | None) -> User:
+    """The user, with a role that is no greater than the scopes. A copy that no session knows: nothing is written."""
+    make_transient(user)
+    if scopes is not None:
+        roles = {user.role, max((SCOPES[scope] for scope in scopes), key=_rank, default="viewer")}
+        user.role = min(roles, key=_rank)
+    return user
+
+
+def reaches(role: str, other: str) -> bool:
+    """Whether one role may do all that another may."""
+    return _rank(role) >= _rank(other)
+
+
+def _rank(role: str) -> int:
+    return -ROLES.index(role)
 
 
 def is_good(token: Token, now: datetime) -> bool:
@@ -106,10 +141,12 @@ def is_good(token: Token, now: datetime) -> bool:
     return token.kind != "session" or now - (token.last_used_at or token.created_at) < SESSION_IDLE
 
 
-def still_good(session: Session, token_id: str) -> bool:
-    """Whether a token that was good a while ago is so now: long streams ask."""
-    token = session.get(Token, token_id)
-    return token is not None and is_good(token, utc_now())
+def still_good(session: Session, identity: Identity) -> bool:
+    """Whether who came in a while ago would come in now, as the same: long streams ask."""
+    token, user = session.get(Token, identity.token.id), session.get(User, identity.user.id)
+    if token is None or user is None or user.disabled_at is not None or not is_good(token, utc_now()):
+        return False
+    return _within_scopes(user, token.scopes).role == identity.user.role
 
 
 def is_due(token: Token) -> bool:
@@ -122,34 +159,65 @@ def touch(session: Session, token_id: str) -> None:
     session.execute(update(Token).where(Token.id == token_id).values(last_used_at=utc_now()))
 
 
-def log_in(session: Session, plain: str) -> tuple[User, str] | None:
-    """A session for the bearer of a one-time link (which is used up) or of an API token; None when it is neither."""
+def log_in(session: Session, plain: str, client: str = "") -> tuple[Identity, str] | None:
+    """A session for the bearer of a one-time link (which is used up) or of an API token; None when it is neither.
+
+    Returns who it is, and by what they came in, with the session's cookie.
+    """
     identity = identify(session, plain, "login", "api")
-    if identity is None or (identity.token.kind == "login" and not _use_up(session, identity.token)):
+    if identity is None or (identity.token.kind == "login" and not use_up(session, identity.token)):
         return None
     lifetime = SESSION
     if identity.token.kind == "api" and identity.token.expires_at is not None:
         lifetime = min(lifetime, identity.token.expires_at - utc_now())
-    _, cookie = new_token(session, identity.user, "session", f"by {identity.token.id}", lifetime)
-    return identity.user, cookie
+    name, scopes = f"by {identity.token.id}", identity.token.scopes
+    return identity, begin_session(session, identity.user, client, name=name, lifetime=lifetime, scopes=scopes)
 
 
-def _use_up(session: Session, token: Token) -> bool:
-    """One statement, so that of two who click at once one gets in."""
+def begin_session(
+    session: Session,
+    user: User,
+    client: str,
+    *,
+    name: str = "by password",
+    lifetime: timedelta = SESSION,
+    scopes: Sequence[str] | None = None,
+) -> str:
+    """A browser is let in from now on: what its cookie holds. client: what browser, and from where."""
+    return new_token(session, user, "session", name, lifetime, client=client[:200], scopes=scopes)[1]
+
+
+def use_up(session: Session, token: Token) -> bool:
+    """End a link that is good once; whether it was. One statement, so that of two who click at once one gets in."""
     used = update(Token).where(Token.id == token.id, Token.revoked_at.is_(None)).values(revoked_at=utc_now())
     return session.execute(used.returning(Token.id)).one_or_none() is not None
 
 
 def tokens_of(session: Session, user: User) -> list[Token]:
-    """The API tokens of a user that can still be used, newest first."""
+    """The API tokens of a user that were not revoked, newest first; those that expired stay in the list."""
     query = select(Token).where(Token.user_id == user.id, Token.kind == "api", Token.revoked_at.is_(None))
     return list(session.scalars(query.order_by(Token.id.desc())))
+
+
+def sessions_of(session: Session, user: User) -> list[Token]:
+    """The sessions of a user that can still be used, newest first."""
+    query = select(Token).where(Token.user_id == user.id, Token.kind == "session", Token.revoked_at.is_(None))
+    now = utc_now()
+    return [token for token in session.scalars(query.order_by(Token.id.desc())) if is_good(token, now)]
+
+
+def end_all(session: Session, user: User, *kinds: str, but: str = "") -> None:
+    """End every token of a user, or those of some kinds, at once. but: id of one that stays."""
+    mine = update(Token).where(Token.user_id == user.id, Token.id != but, Token.revoked_at.is_(None))
+    mine = mine.where(Token.kind.in_(kinds)) if kinds else mine
+    session.execute(mine.values(revoked_at=utc_now()), execution_options={"synchronize_session": False})
 
 
 def revoke(session: Session, user: User, token_id: str) -> None:
     """End a token, and the sessions that were begun with it, at once. Raises NotFound, also for a foreign one."""
     token = session.get(Token, token_id)
-    if token is None or token.user_id != user.id or token.revoked_at is not None:
+    kinds = ("api", "session")
+    if token is None or token.user_id != user.id or token.revoked_at is not None or token.kind not in kinds:
         raise NotFound(f"You have no token {token_id}.", hint="Look at the list of your tokens for its id.")
     begun_with_it = (Token.user_id == user.id) & (Token.kind == "session") & (Token.name == f"by {token_id}")
     session.execute(
@@ -166,17 +234,32 @@ def end(session: Session, token_id: str) -> None:
 
 
 def may_write(user: User) -> User:
-    """Raises Forbidden for who may only look."""
+    """Raises Forbidden for who may only look, or comes with a token that may only look."""
     if user.role == "viewer":
-        raise Forbidden("Your role is viewer, which may look and not change.", hint="Ask an administrator for more.")
+        raise Forbidden(
+            "Your role is viewer, or your token's only scope is read: you may look and not change.",
+            hint="Ask an administrator for the role member; make a token with the scope submit.",
+        )
     return user
 
 
 def may_administer(user: User) -> User:
-    """Raises Forbidden for who is no administrator."""
+    """Raises Forbidden for who is no administrator, or comes with a token that is not for administration."""
     if user.role != "admin":
-        raise Forbidden("Only an administrator may do this.", hint="Ask one of them.")
+        raise Forbidden(
+            "Only an administrator may do this, and a token only with the scope admin.", hint="Ask one of them."
+        )
     return user
+
+
+def may_manage(identity: Identity) -> User:
+    """Raises Forbidden for a token with scopes: it makes no other token, which might outlive it, and no password."""
+    if identity.token.scopes is not None:
+        raise Forbidden(
+            "A token with scopes changes nothing of its user's account.",
+            hint="Log in with a browser; on the server's own machine, `fadrm token` makes tokens.",
+        )
+    return identity.user
 
 
 def csrf_token(secret: bytes, session_sha256: str) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from app import cli_storage, cli_workers, remote, remote_results, remote_sweeps
+from app import cli_admin, cli_storage, cli_workers, remote, remote_results, remote_sweeps
 from app.settings import Settings, load, shown
 from app.trouble import CannotStart, ClientError, Unreachable
 
@@ -194,15 +194,21 @@ def create_token(
     user: Annotated[str, typer.Option(help="Whose it is; made when there is nobody of that name.")] = "admin",
     role: Annotated[str, typer.Option(help="Of a user that is made: admin, member or viewer.")] = "member",
     days: Annotated[int, typer.Option(min=0, help="How long it is good; 0: until it is revoked.")] = TOKEN_DAYS,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, submit or admin; may be given more than once: read and submit.")
+    ] = None,
     home: Home = None,
 ) -> None:
     """Make an API token. It is printed this once."""
-    from app import auth, local
+    from app import audit, auth, local
 
-    if role not in auth.ROLES:
-        raise typer.BadParameter(f"{role!r} is no role: choose one of {', '.join(auth.ROLES)}")
+    scopes = scope or list(auth.API_SCOPES)
+    for value, kind, known in ((role, "role", auth.ROLES), *((one, "scope", auth.SCOPES) for one in scopes)):
+        if value not in known:
+            raise typer.BadParameter(f"{value!r} is no {kind}: choose one of {', '.join(known)}")
     with _session(home) as session:
-        _, plain = auth.api_token(session, local.user(session, user, role), name, days or None)
+        token, plain = auth.api_token(session, local.user(session, user, role), name, days or None, scopes)
+        audit.note(session, None, "token.created", token.id, name=name, user=user, scopes=scopes)
     out.print(plain, highlight=False, soft_wrap=True)
     told = f"Good for the server whose home is {_settings(home).home}; another's: --home, or FADRM_HOME."
     err.print(told, highlight=False, markup=False, soft_wrap=True)
@@ -213,24 +219,28 @@ def list_tokens(home: Home = None) -> None:
     """List the API tokens that can be used."""
     from app import local
 
-    table = Table(Column("Id", no_wrap=True, min_width=32), "User", "Name", "Last used", "Expires")
+    table = Table(Column("Id", no_wrap=True, min_width=32), "User", "Name", "Scopes", "Last used", "Expires")
     with _session(home) as session:
         for token, owner in local.tokens(session):
-            table.add_row(token.id, owner.name, token.name, _day(token.last_used_at), _day(token.expires_at))
+            scopes = ", ".join(token.scopes) if token.scopes is not None else "all"
+            table.add_row(token.id, owner.name, token.name, scopes, _day(token.last_used_at), _day(token.expires_at))
     out.print(table)
 
 
 @tokens.command("revoke")
 def revoke_token(token_id: Annotated[str, typer.Argument(metavar="ID")], home: Home = None) -> None:
     """Let an API token, and the sessions that were begun with it, be good no longer."""
-    from app import auth, local
+    from app import audit, auth, local
 
     with _session(home) as session:
-        auth.revoke(session, local.owner_of(session, token_id), token_id)
+        owner = local.owner_of(session, token_id)
+        auth.revoke(session, owner, token_id)
+        audit.note(session, None, "token.revoked", token_id, user=owner.name)
     out.print("Revoked.", highlight=False)
 
 
 app.add_typer(tokens, name="token")
+app.add_typer(cli_admin.app, name="admin")
 app.add_typer(remote_sweeps.app, name="sweep")
 app.add_typer(remote_results.app, name="results")
 remote.register(app)

@@ -49,6 +49,11 @@ def current_admin(request: Request) -> User:
     return auth.may_administer(current_user(request))
 
 
+def current_manager(request: Request) -> User:
+    """Who is asking, when they may change their own account."""
+    return auth.may_manage(identity_of(request))
+
+
 async def check_csrf(request: Request) -> None:
     """What a browser sends of itself (its cookie) changes nothing: a page of ours must have added its token."""
     identity: auth.Identity | None = request.state.identity
@@ -74,5 +79,6 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 IdentityDep = Annotated[auth.Identity, Depends(identity_of)]
 UserDep = Annotated[User, Depends(current_user)]
 WriterDep = Annotated[User, Depends(current_writer)]
+ManagerDep = Annotated[User, Depends(current_manager)]
 AdminDep = Annotated[User, Depends(current_admin)]
 VisibilityField = Annotated[Chosen, Form()]

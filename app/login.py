@@ -1,8 +1,9 @@
-"""Logging in and out in a browser: by a one-time link, or by an API token typed by hand."""
+"""Logging in and out in a browser: by name and password, by a one-time link, or by an API token typed by hand."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
@@ -11,36 +12,60 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from app import auth
+from app import audit, auth, passwords, people
 from app.deps import ServicesDep
-from app.errors import TooMany
-from app.middleware import COOKIE
+from app.errors import TooMany, Unprocessable
+from app.middleware import cookie_name, is_secure
+from app.models import User
 from app.pages.render import page
+from app.services import Services
 
 log = logging.getLogger(__name__)
 router = APIRouter(include_in_schema=False)
 FAILURES, WINDOW_S = 10, 60.0
 UNKNOWN = "This link or token is not known, was used already, or is not valid any more."
+WRONG = "There is nobody of this name with this password."
+Next = Annotated[str, Form(max_length=2000)]
+Secret = Annotated[str, Form(max_length=400)]
 
 
 @dataclass(slots=True)
 class Throttle:
-    """Counts wrong tokens of each address. They cannot be guessed anyway; this keeps the log and the database quiet."""
+    """Counts the attempts of each address and on each account that have not succeeded: passwords cannot be tried out.
 
-    _failures: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=FAILURES)))
+    An attempt counts before it is looked at, so that many at once are no way around.
+    """
 
-    def check(self, address: str) -> None:
-        """Raises TooMany after too many failures."""
-        failures = self._failures.get(address)
-        if failures and len(failures) == FAILURES and time.monotonic() - failures[0] < WINDOW_S:
-            raise TooMany("Too many wrong tokens.", hint="Wait a minute.", headers={"Retry-After": str(int(WINDOW_S))})
+    _attempts: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=FAILURES)))
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def fail(self, address: str) -> None:
-        """Count one, and forget the addresses that have been quiet."""
+    def begin(self, *keys: str) -> None:
+        """Count an attempt. Raises TooMany where there were too many."""
         now = time.monotonic()
-        self._failures[address].append(now)
-        for other in [one for one, times in self._failures.items() if now - times[-1] > WINDOW_S]:
-            del self._failures[other]
+        with self._turn:
+            self._attempts = _lately(self._attempts, now)
+            full = [times[0] for key in keys if len(times := self._attempts.get(key, ())) == FAILURES]
+            if full:
+                wait = {"Retry-After": str(int(WINDOW_S - (now - max(full))) + 1)}
+                raise TooMany("Too many failed logins.", hint="Wait a minute.", headers=wait)
+            for key in keys:
+                self._attempts[key].append(now)
+
+    def succeed(self, *keys: str) -> None:
+        """It was no failure."""
+        with self._turn:
+            for key in keys:
+                if attempts := self._attempts.get(key):
+                    attempts.pop()
+
+
+def _lately(attempts: dict[str, deque[float]], now: float) -> dict[str, deque[float]]:
+    """Without what is older than the window."""
+    kept: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=FAILURES))
+    for key, times in attempts.items():
+        if late := [time for time in times if now - time < WINDOW_S]:
+            kept[key].extend(late)
+    return kept
 
 
 @router.get("/login")
@@ -53,25 +78,91 @@ def show_login(request: Request, token: str = "", next: str = "/") -> HTMLRespon
 def log_in(
     request: Request,
     services: ServicesDep,
-    token: Annotated[str, Form(max_length=200)] = "",
-    next: Annotated[str, Form(max_length=2000)] = "/",  # noqa: A002
+    token: Secret = "",
+    name: Annotated[str, Form(max_length=80)] = "",
+    password: Secret = "",
+    next: Next = "/",  # noqa: A002
 ) -> Response:
     throttle: Throttle = request.app.state.throttle
-    address = request.client.host if request.client else ""
-    throttle.check(address)
-    with services.database.write() as session:
-        found = auth.log_in(session, token.strip())
+    name = name.strip()
+    keys = (f"address {_address(request)}", *([f"account {name.lower()}"] if name else []))
+    throttle.begin(*keys)
+    found = _by_password(services, request, name, password) if name else _by_token(services, request, token.strip())
     if found is None:
-        throttle.fail(address)
-        log.warning("login refused", extra={"address": address})
-        return _form(request, error=UNKNOWN, wanted=next, status=401)
+        log.warning("login refused", extra={"address": _address(request)})
+        with services.database.write() as session:
+            by = "password" if name else "link or token"
+            audit.note(session, name or "somebody", "login.failed", name or by, by=by, address=_address(request))
+        return _form(request, error=WRONG if name else UNKNOWN, who=name, wanted=next, status=401)
+    throttle.succeed(*keys)
     user, cookie = found
-    log.info("login", extra={"user": user.name, "address": address})
-    response = RedirectResponse(_within(next), 303)
-    lifetime = int(auth.SESSION.total_seconds())
-    secure = request.url.scheme == "https"
-    response.set_cookie(COOKIE, cookie, max_age=lifetime, httponly=True, samesite="lax", secure=secure, path="/")
-    return response
+    log.info("login", extra={"user": user.name, "address": _address(request)})
+    return _let_in(request, services, cookie, _within(next))
+
+
+def _by_password(services: Services, request: Request, name: str, password: str) -> tuple[User, str] | None:
+    with services.database.read() as session:
+        user_id, kept = people.check_password(session, name)
+    if not passwords.matches(password, kept):
+        return None
+    with services.database.write() as session:
+        user = session.get_one(User, user_id)
+        if user.disabled_at is not None or user.password != kept:
+            return None  # changed in this moment
+        audit.note(session, user, "login", name, by="password", address=_address(request))
+        return user, auth.begin_session(session, user, _client(request))
+
+
+def _by_token(services: Services, request: Request, token: str) -> tuple[User, str] | None:
+    with services.database.write() as session:
+        found = auth.log_in(session, token, _client(request))
+        if found is None:
+            return None
+        identity, cookie = found
+        by = "link" if identity.token.kind == "login" else identity.token.id
+        audit.note(session, identity.user, "login", identity.user.name, by=by, address=_address(request))
+    return identity.user, cookie
+
+
+@router.get("/invitation")
+def show_invitation(request: Request, services: ServicesDep, token: str = "") -> HTMLResponse:
+    """Asks for a password; does not use the link up."""
+    return _invitation(request, services, token)
+
+
+@router.post("/invitation")
+def accept_invitation(
+    request: Request, services: ServicesDep, token: Secret = "", password: Secret = "", again: Secret = ""
+) -> Response:
+    throttle: Throttle = request.app.state.throttle
+    key = f"address {_address(request)}"
+    throttle.begin(key)
+    with services.database.read() as session:
+        user = people.invited(session, token)
+    if user is None:
+        return _invitation(request, services, token)
+    throttle.succeed(key)
+    try:
+        checked = passwords.check(password, user.name)
+    except Unprocessable as error:
+        return _invitation(request, services, token, f"{error.detail} {error.hint}")
+    if again != password:
+        return _invitation(request, services, token, "The two passwords differ.")
+    kept = passwords.hashed(checked)
+    with services.database.write() as session:
+        found = people.accept(session, token, kept, _client(request))
+    if found is None:
+        return _invitation(request, services, token)
+    return _let_in(request, services, found[1], "/")
+
+
+def _invitation(request: Request, services: Services, token: str, error: str = "") -> HTMLResponse:
+    with services.database.read() as session:
+        user = people.invited(session, token)
+    if user is None:
+        return _form(request, error=UNKNOWN, status=401)
+    shown = {"token": token, "who": user.name, "error": error, "least": passwords.LEAST}
+    return page(request, "invitation.html", status=422 if error else 200, **shown)
 
 
 @router.post("/logout")
@@ -79,12 +170,36 @@ def log_out(request: Request, services: ServicesDep) -> Response:
     with services.database.write() as session:
         auth.end(session, request.state.identity.token.id)
     response = RedirectResponse("/login", 303)
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
+    secure = is_secure(request, services.settings.public_url)
+    response.delete_cookie(cookie_name(secure), path="/", httponly=True, samesite="lax", secure=secure)
     return response
 
 
-def _form(request: Request, *, token: str = "", error: str = "", wanted: str = "/", status: int = 200) -> HTMLResponse:
-    return page(request, "login.html", status=status, token=token, error=error, next=_within(wanted))
+def _let_in(request: Request, services: Services, cookie: str, wanted: str) -> Response:
+    """A new session with every login, and the end of the one that the browser had."""
+    secure = is_secure(request, services.settings.public_url)
+    name = cookie_name(secure)
+    with services.database.write() as session:
+        old = auth.identify(session, request.cookies.get(name, ""), "session")
+        if old is not None:
+            auth.end(session, old.token.id)
+    response = RedirectResponse(wanted, 303)
+    lifetime = int(auth.SESSION.total_seconds())
+    response.set_cookie(name, cookie, max_age=lifetime, httponly=True, samesite="lax", secure=secure, path="/")
+    return response
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _client(request: Request) -> str:
+    return f"{request.headers.get('user-agent', 'a program')[:150]} from {_address(request)}"
+
+
+def _form(request: Request, *, error: str = "", wanted: str = "/", status: int = 200, **shown: str) -> HTMLResponse:
+    known = {"token": "", "who": ""} | shown
+    return page(request, "login.html", status=status, error=error, next=_within(wanted), **known)
 
 
 def _within(address: str) -> str:

@@ -13,6 +13,7 @@ from app.api import (
     jobs,
     live,
     outcome,
+    people,
     storage,
     sweeps,
     uploads,
@@ -25,5 +26,6 @@ def router() -> APIRouter:
     made = APIRouter(prefix="/api/v1")
     for part in (jobs, compare, sweeps, live, outcome, catalogue, folders, uploads, arrivals, storage, workers):
         made.include_router(part.router)
-    made.include_router(account.router)
+    for part in (account, people):
+        made.include_router(part.router)
     return made

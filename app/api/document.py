@@ -38,9 +38,11 @@ CONTROLS = frozenset(
 WRITING = CONTROLS | {"create_job", "rerun_job", "create_sweep", "create_upload", "delete_upload", "change_sweep"}
 ARRIVING = frozenset({"create_arrival", "append_to_arrival", "finish_arrival", "cancel_arrival"})
 ADMINISTERING = frozenset({"clean_storage", "drain_worker", "resume_worker"})
+PEOPLE = frozenset({"list_users", "create_user", "get_user", "change_user", "invite_user"})
+PEOPLE |= {"list_teams", "create_team", "remove_team", "list_audit_events", "create_token", "change_password"}
 CODES = {
     401: ("unauthenticated", "Log in first", "This needs a login or a token."),
-    403: ("forbidden", "Not allowed", "Your role is viewer, which may look and not change."),
+    403: ("forbidden", "Not allowed", "This job is another user's."),
     404: ("not_found", "Not found", "There is no job job_0199."),
     409: ("conflict", "Not possible now", "job_0199 has succeeded already."),
     410: ("gone", "No longer here", "The bytes of fadrm-digits-ipc10.zip are no longer those that were written."),
@@ -118,7 +120,7 @@ def _complete(operation: dict[str, Any]) -> None:
 def _problems(operation: dict[str, Any]) -> list[int]:
     name, where = operation["operationId"], {parameter["in"] for parameter in operation.get("parameters", [])}
     found = [] if name in OPEN else [401]
-    if name in WRITING | ARRIVING:
+    if name in WRITING | ARRIVING | PEOPLE:
         found.append(403)
     if "path" in where:
         found.append(404)

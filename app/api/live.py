@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from sqlalchemy import or_
+from sqlalchemy import func, or_
 
 from app import auth, jobs, views
 from app.db import Database
@@ -106,14 +106,14 @@ async def _stream(
     if all(job.is_over for job in found):
         return Response(status_code=204)
     hub: Hub = request.app.state.hub
-    is_good = partial(_is_good, database, identity.token.id)
+    is_good = partial(_is_good, database, identity, ids)
     return EventStream(hub, hub.follow(identity.user, found), is_good, pings=pings)
 
 
 async def _hints(request: Request, services: Services, identity: auth.Identity, *, pings: bool) -> Response:
     hub: Hub = request.app.state.hub
     now = await asyncio.to_thread(_lately_changed, services.database, identity.user)
-    is_good = partial(_is_good, services.database, identity.token.id)
+    is_good = partial(_is_good, services.database, identity, ())
     return EventStream(hub, hub.hint(identity.user, now), is_good, pings=pings)
 
 
@@ -129,9 +129,11 @@ def _lately_changed(database: Database, user: User) -> list[dict[str, Any]]:
         return [hint_of(job) for job in session.scalars(jobs.visible_to(user).where(changing).order_by(Job.id))]
 
 
-def _is_good(database: Database, token_id: str) -> bool:
+def _is_good(database: Database, identity: auth.Identity, ids: Sequence[str]) -> bool:
+    """Whether they may still come in, and still see these jobs."""
+    seen = jobs.visible_to(identity.user).where(Job.id.in_(ids)).with_only_columns(func.count())
     with database.read() as session:
-        return auth.still_good(session, token_id)
+        return auth.still_good(session, identity) and session.scalar(seen) == len(ids)
 
 
 def _listed(text: str) -> list[str]:

@@ -7,6 +7,7 @@ from starlette.responses import HTMLResponse
 
 from app.deps import current_user
 from app.pages import assets, compare, job, jobs, new, others, queue, storage, sweeps
+from app.pages import settings as settings_pages
 from app.pages.render import page
 from app.problems import Problem
 
@@ -16,6 +17,7 @@ def router() -> APIRouter:
     pages = APIRouter(include_in_schema=False, dependencies=[Depends(current_user)])
     for part in (jobs, new, job, compare, queue, sweeps, storage, others):
         pages.include_router(part.router())
+    pages.include_router(settings_pages.router())
     whole = APIRouter(include_in_schema=False)
     whole.include_router(assets.router())
     whole.include_router(pages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,26 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(world: World) -> None:
         answer = browser.post("/login", data={"token": link(world)}, follow_redirects=False)
     cookie = answer.headers["set-cookie"].lower()
     assert {"httponly", "samesite=lax", "secure", "path=/"} <= {part.strip() for part in cookie.split(";")}
+    assert cookie.startswith("__host-") and "domain" not in cookie
+    assert answer.headers["strict-transport-security"].startswith("max-age=")
+
+
+def test_behind_a_proxy_with_tls_the_public_address_decides_on_the_cookie(world: World) -> None:
+    settings = world.services.settings.model_copy(update={"public_url": "https://fadrm.lab.example"})
+    services = dataclasses.replace(world.services, settings=settings)
+    with TestClient(create_app(services, background=False), "http://fadrm.lab.example", follow_redirects=False) as one:
+        answer = one.post("/login", data={"token": link(world)})
+    assert "__Host-" in answer.headers["set-cookie"] and "Secure" in answer.headers["set-cookie"]
+
+
+def test_logging_in_anew_ends_the_session_before(anonymous: TestClient, world: World) -> None:
+    log_in(anonymous, world)
+    old = anonymous.cookies[COOKIE]
+    log_in(anonymous, world)
+    assert anonymous.get("/api/v1/me").status_code == 200
+    anonymous.cookies.clear()
+    anonymous.cookies.set(COOKIE, old)
+    assert anonymous.get("/api/v1/me").status_code == 401
 
 
 def test_an_api_token_typed_by_hand_lets_in_until_it_is_revoked(anonymous: TestClient, world: World) -> None:
@@ -222,7 +243,7 @@ def test_tokens_end(world: World, kind: str, values: dict[str, Any], good: bool)
             session.execute(update(Token).where(Token.id == token.id).values(**values))
         session.expire_all()
         assert (auth.identify(session, plain, kind) is not None) == good
-        assert auth.still_good(session, token.id) == good
+        assert auth.still_good(session, auth.Identity(user=person.user, token=token)) == good
         assert auth.identify(session, plain, "login") is None
 
 
