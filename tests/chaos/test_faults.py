@@ -19,6 +19,7 @@ from sqlalchemy import select, text
 from app.models import TERMINAL_JOB_STATES, Job, JobState
 from app.sweeper import reaper, sweep
 from engine.plan import Step
+from tests.chaos import invariants
 from tests.worker.conftest import RedisOfTest
 from tests.worker.stage import Stage, scripted
 
@@ -139,7 +140,7 @@ def test_nothing_is_lost_and_nothing_is_done_twice(
     time.sleep(1.0)
     errors = [job.error for job in map(stage.job, ids) if job.state not in {JobState.SUCCEEDED, JobState.CANCELLED}]
     assert errors == [], f"seed {SEED}"
-    stage.check()
+    invariants.check(stage, ids)
     record_property("seed", SEED)
     record_property("faults", villain.faults)
     log.info("seed %s: %s jobs, %s attempts, faults %s", SEED, JOBS, len(stage.attempts()), villain.faults)
@@ -161,7 +162,7 @@ def test_connections_that_the_database_drops_cost_nothing(
         time.sleep(0.5)
     assert stage.job(job).state == JobState.SUCCEEDED
     assert {row.outcome for row in stage.attempts()} == {"succeeded"}
-    stage.check()
+    invariants.check(stage, [job])
 
 
 def unfinished(stage: Stage) -> int:
