@@ -52,7 +52,8 @@ def _context(found: CompareOut) -> dict[str, Any]:
         "matrix": [(line, _cells(line.rows)) for line in found.scores],
         "summaries": list(_summaries(found)),
         "curves": [curve.model_dump() for curve in found.curves],
-        "sheets": [[sheet.model_dump() for sheet in own] for own in found.sheets],
+        "sheets": [[sheet.model_dump(include={"x", "total", "url"}) for sheet in own] for own in found.sheets],
+        "newest": [own[-1] if own else None for own in found.sheets],
         "over": all(job.state in TERMINAL_JOB_STATES for job in found.jobs),
     }
 

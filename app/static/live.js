@@ -1,6 +1,6 @@
 // News without reloading: one EventSource a tab, closed while the tab is hidden, resumed by number; where streams do not
 // pass, the page asks every few seconds. The badge says when the server was last heard.
-import { getJson } from "./dom.js";
+import { getJson, make } from "./dom.js";
 
 const KINDS = ["job", "step", "started", "metrics", "progress", "injection", "preview", "log", "checkpoint", "cancel",
   "pause", "resume", "retry", "change"];
@@ -103,7 +103,8 @@ class Feed {
     const age = Math.max(0, Math.round((Date.now() - this.#heard) / 1000));
     this.badge.dataset.state = state;
     this.badge.toggleAttribute("data-late", age >= LATE_AFTER);
-    this.badge.textContent = state === "logged out" ? state : `${state}, last update ${age} s ago`;
+    const told = make("span", { class: "fresh-age", text: `, last update ${age} s ago` });
+    this.badge.replaceChildren(state, ...(state === "logged out" ? [] : [told]));
   }
 }
 

@@ -58,4 +58,5 @@ document.addEventListener("submit", (event) => {
 });
 
 themeButton();
+document.querySelector(".nav a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }); // on a telephone the bar is longer
 for (const element of document.querySelectorAll("[data-needs-js]")) element.hidden = false;

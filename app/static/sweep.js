@@ -1,12 +1,13 @@
 // One sweep: its plot, and news of its jobs until all have ended.
-import { byId, colour, make, number } from "./dom.js";
+import { byId, colour, getHtml, make, number } from "./dom.js";
+import { Hints } from "./live.js";
 
 const { default: UPlot } = await import(byId("uplot").href);
 
 const COLOURS = ["--distilled", "--rded", "--patches", "--injection", "--ok", "--random"];
 const DASHES = [undefined, [6, 3], [2, 3]];
 const FONT = "11px Liberation Sans, Arial, sans-serif";
-const LOOK_EVERY = 4000; // ms
+const PAUSE = 1500; // ms, between two looks, however many jobs change
 const HEIGHT = 300; // px
 let plot = null;
 
@@ -117,9 +118,7 @@ function swatch({ colour: stroke, dash }) {
 async function look() {
   const address = new URL(location.href);
   address.searchParams.set("part", "true");
-  const response = await fetch(address, { credentials: "same-origin" });
-  if (!response.ok) return;
-  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  const fresh = await getHtml(address);
   for (const old of document.querySelectorAll("[data-part]")) {
     const part = fresh.querySelector(`[data-part="${old.dataset.part}"]`);
     if (part && old.innerHTML !== part.innerHTML && !old.matches(":hover") && !old.contains(document.activeElement)) old.innerHTML = part.innerHTML;
@@ -132,13 +131,23 @@ async function look() {
   if (changed) draw();
 }
 
-async function follow() {
-  if (!document.hidden) await look().catch(() => {});
-  if (byId("plot")?.dataset.over !== "true") setTimeout(follow, LOOK_EVERY);
+/** The sweep is looked at again when one of its jobs changed. */
+function follow() {
+  const ids = new Set([...document.querySelectorAll('#sweep-parts a[href^="/jobs/"]')].map((link) => link.getAttribute("href").split("/").at(-1)));
+  const hints = new Hints({
+    badge: byId("fresh"),
+    about: (id) => ids.has(id),
+    pause: PAUSE,
+    refresh: async () => {
+      await look();
+      if (byId("plot")?.dataset.over === "true") hints.end();
+    },
+  });
+  hints.start();
 }
 
 addEventListener("fadrm:theme", draw);
 draw();
 const frame = byId("plot");
 if (frame) new ResizeObserver(() => plot?.setSize({ width: frame.clientWidth, height: HEIGHT })).observe(frame);
-if (frame?.dataset.over !== "true") setTimeout(follow, LOOK_EVERY);
+if (frame?.dataset.over !== "true") follow();

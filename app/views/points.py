@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from sqlalchemy import BigInteger, Select, cast, func, or_, select, tuple_
 from sqlalchemy.orm import Session
@@ -40,13 +39,13 @@ def _is_wanted(name: str, names: Sequence[str]) -> bool:
     return not names or any(name == wanted or name.startswith(f"{wanted}.") for wanted in names)
 
 
-def _sizes(keys: Collection[str]) -> Select[Any]:
+def _sizes(keys: Collection[str]) -> Select[str, str, int, int, int]:
     """Of each curve: how many points, and the ends of x."""
     query = select(Metric.step_key, Metric.name, func.count(), func.min(Metric.x), func.max(Metric.x))
     return query.where(Metric.step_key.in_(keys)).group_by(Metric.step_key, Metric.name)
 
 
-def _whole(curves: Sequence[tuple[str, str]]) -> Select[Any]:
+def _whole(curves: Sequence[tuple[str, str]]) -> Select[str, str, int, float]:
     query = select(Metric.step_key, Metric.name, Metric.x, Metric.value)
     return query.where(tuple_(Metric.step_key, Metric.name).in_(curves)).order_by(
         Metric.step_key, Metric.name, Metric.x

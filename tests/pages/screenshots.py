@@ -1,14 +1,19 @@
-"""Pictures of every page, wide and narrow, light and dark, to be looked at: `python -m tests.pages.screenshots FOLDER`."""
+"""Pictures of every page, wide and narrow, light and dark, to be looked at.
+
+`make screenshots`, or `python -m tests.pages.screenshots FOLDER [PAGE ...]`.
+"""
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from app import sweeps
+from app.cells import Axis
 from engine.presets import DEMO
 from tests.pages.chromium import launch
 from tests.pages.site import Port, Site
@@ -29,6 +34,10 @@ def see_source(page: Page) -> None:
     page.locator("#wipe").fill("50")
 
 
+def see_difference(page: Page) -> None:
+    page.locator("#difference").click()
+
+
 def type_nonsense(page: Page) -> None:
     page.locator('[name="/ipc"]').fill("1000")
     page.wait_for_selector("#no-plan")
@@ -38,6 +47,7 @@ def type_nonsense(page: Page) -> None:
 AFTERWARDS: dict[str, Callable[[Page], None]] = {
     "details": open_details,
     "wipe": see_source,
+    "difference": see_difference,
     "refused": type_nonsense,
 }
 
@@ -73,23 +83,51 @@ def _scroll_through(page: Page) -> None:
     page.wait_for_timeout(300)
 
 
-def main(folder: Path) -> None:
-    """Fill a site, open a browser, look at everything."""
+def addresses(site: Site) -> dict[str, str]:
+    """Every page that there is, and the states of some that look differently: name -> path."""
+    jobs = site.populate(DEMO)
+    second = site.submit("Five images a class", DEMO.model_copy(update={"ipc": 5, "seed": 9}))
+    site.player.play()
+    ids = f"{jobs['done'].rpartition('/')[2]},{second}"
+    site.submit("One more that waits", DEMO.model_copy(update={"seed": 11}))
+    axis = Axis(name="alpha", path="/method/alpha", values=[0.2, 0.8])
+    sweep, _ = sweeps.submit(site.services, site.user, sweeps.SweepIn(preset="demo", axes=[axis]), None)
+    fixed = {
+        "jobs": "/jobs",
+        "new": "/jobs/new",
+        "queue": "/queue",
+        "compare": f"/compare?ids={ids}",
+        "sweeps": "/sweeps",
+        "sweep": f"/sweeps/{sweep.id}",
+        "sweep form": "/sweeps/new",
+        "datasets": "/datasets",
+        "teachers": "/teachers",
+        "workers": "/workers",
+        "storage": "/storage",
+        "settings": "/settings",
+        "docs": "/docs",
+        "missing": "/jobs/none",
+    }
+    more = {f"done {what}": jobs["done"] for what in ("details", "wipe", "difference")} | {"new refused": "/jobs/new"}
+    return fixed | jobs | more
+
+
+def main(folder: Path, wanted: Sequence[str]) -> None:
+    """Fill a site, open a browser, look at everything, or at the pages that are named."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
         site = Site(Path(home))
         port = Port(site)
         port.up()
         browser = launch(playwright)
-        shoot(browser, port, {"empty": "/jobs", "no workers": "/workers"}, folder)
-        jobs = site.populate(DEMO)
-        others = {"jobs": "/jobs", "new": "/jobs/new", "workers": "/workers", "docs": "/docs", "missing": "/jobs/none"}
-        more = {f"done {what}": jobs["done"] for what in ("details", "wipe")} | {"new refused": "/jobs/new"}
-        shoot(browser, port, others | jobs | more, folder)
+        if not wanted:
+            shoot(browser, port, {"empty": "/jobs", "no workers": "/workers"}, folder)
+        pages = addresses(site)
+        shoot(browser, port, {name: path for name, path in pages.items() if not wanted or name in wanted}, folder)
         browser.close()
         port.down()
         site.close()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -102,6 +102,10 @@ def test_images_show_their_pixels_their_names_and_their_source(visit: Opener, si
     page.locator("#wipe").fill("50")
     clipped = page.locator(".tile-image .then").first.evaluate("e => getComputedStyle(e).clipPath")
     assert "50%" in clipped
+    page.locator("#difference").click()
+    then = page.locator(".tile-image .then").first
+    assert then.evaluate("e => getComputedStyle(e).filter") == "invert(1)"
+    expect(page.locator("#wipe")).to_be_disabled()
 
 
 def test_every_chart_is_a_table_too(visit: Opener, site: Site) -> None:
@@ -112,9 +116,15 @@ def test_every_chart_is_a_table_too(visit: Opener, site: Site) -> None:
     table = page.locator("#chart-recover table")
     expect(table).to_contain_text("Cross-entropy")
     expect(table).to_contain_text("20 (patches mixed in, α = 0.5)")
+    page.locator("#chart-recover [data-time]").click()
+    expect(page.locator("#chart-recover [data-time]")).to_have_attribute("aria-pressed", "true")
+    expect(table.locator("thead")).to_contain_text("after")
+    expect(table.locator("tbody th").first).to_have_text(re.compile(r"^[\d.]+ (s|min)$"))
     page.locator("#chart-recover [data-log]").click()
+    page.locator("#chart-recover [data-smooth]").fill("0.9")
     page.locator("#chart-recover [data-table]").click()
     expect(page.locator("#chart-recover canvas")).to_be_visible()
+    expect(page.locator("#chart-recover [data-legend]")).to_contain_text("last")
 
 
 def test_the_page_goes_on_by_itself_when_the_server_comes_back(
@@ -175,6 +185,26 @@ def test_the_list_follows_its_jobs(visit: Opener, site: Site) -> None:
     expect(page.locator(f"#{job_id} .state")).to_contain_text("succeeded")
     site.submit("Came later")
     expect(page.locator("tbody tr").first).to_contain_text("Came later")
+    expect(page.locator("#fresh")).to_have_text(re.compile(r"^(live|polling), last update \d+ s ago$"))
+
+
+def test_chosen_jobs_stay_chosen_while_the_list_goes_on(visit: Opener, site: Site) -> None:
+    job_id = site.submit("Chosen")
+    page = visit("/jobs")
+    expect(page.locator("#bulk-bar")).to_be_hidden()
+    page.get_by_label("Choose Chosen").check()
+    expect(page.locator("#bulk-count")).to_have_text("1 job chosen")
+    site.player.play()
+    site.submit("Came later")
+    page.mouse.move(0, 0)
+    page.locator("body").focus()
+    expect(page.locator("tbody tr").first).to_contain_text("Came later")
+    expect(page.get_by_label("Choose Chosen")).to_be_checked()
+    page.locator("#bulk-all").click()
+    expect(page.locator("#bulk-count")).to_have_text("2 jobs chosen")
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("heading", name="Compare 2 jobs")).to_be_visible()
+    assert job_id in page.url
 
 
 def test_an_image_is_looked_at_large_beside_its_patch(visit: Opener, site: Site) -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.browser
 AXE = MODULES / "axe-core" / "axe.min.js"
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 MISSING = "/jobs/none"
-PAGES = ("/login", "/jobs", "/jobs?q=none", "/jobs/new", "/workers", "/docs", "running", "done", "failed", MISSING)
+PAGES = ("/login", "/jobs", "/jobs?q=none", "/jobs/new", "/queue", "compare", "/workers", "/docs", "running", "done", "failed", MISSING)
 
 
 def test_a_one_time_link_logs_in_once(visit: Opener, site: Site) -> None:
@@ -190,6 +190,8 @@ def tour(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     port.up()
     visitor = Visitor(browser, port)
     addresses = site.populate()
+    ids = [addresses[name].rpartition("/")[2] for name in ("done", "failed", "running")]
+    addresses["compare"] = f"/compare?ids={','.join(ids)}"
     page = visitor.open("/jobs")
     page.context.add_init_script(path=AXE)
     for name in PAGES:
