@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from app import cli_admin, cli_storage, cli_workers, remote, remote_results, remote_sweeps
+from app import cli_admin, cli_datasets, cli_storage, cli_workers, remote, remote_results, remote_sweeps
 from app.settings import Settings, load, shown
 from app.trouble import CannotStart, ClientError, Unreachable
 
@@ -246,6 +246,8 @@ app.add_typer(remote_results.app, name="results")
 remote.register(app)
 cli_workers.register(app)
 cli_storage.register(app)
+app.command("upload")(cli_datasets.upload)
+app.add_typer(cli_datasets.datasets, name="datasets")
 
 
 def _greet(server: up.Server) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -168,20 +167,6 @@ def download(
         print_json(got)
 
 
-def upload(
-    archive: Annotated[
-        Path, typer.Argument(help="A zip of class folders.", metavar="ZIP", exists=True, dir_okay=False)
-    ],
-    title: Annotated[str | None, typer.Option(help="For people; by default the file's name.")] = None,
-) -> None:
-    """Send images as a data set. What to write in a spec goes to stdout, the rest to stderr."""
-    with connect() as client:
-        made = client.upload(archive, title)
-    out.print(json.dumps(made.dataset), highlight=False, soft_wrap=True)
-    images = f"{sum(made.train_per_class):,} images for training, {sum(made.test_per_class):,} for testing"
-    err.print(f"{made.title}: {len(made.classes)} classes, {images}", highlight=False, markup=False, soft_wrap=True)
-
-
 COMMANDS: dict[str, Callable[..., None]] = {
     "submit": submit,
     "plan": plan,
@@ -195,7 +180,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "retry": retry,
     "compare": compare,
     "download": download,
-    "upload": upload,
 }
 
 

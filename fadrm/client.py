@@ -17,7 +17,7 @@ from uuid import uuid4
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from fadrm import connection, requests
+from fadrm import connection, requests, uploading
 from fadrm.comparison import Comparison, compare
 from fadrm.errors import ClientError, Damaged, Refused, Unreachable
 from fadrm.jobs import Job, JobPage
@@ -41,12 +41,11 @@ from fadrm.models import (
 )
 from fadrm.requests import Wanted
 from fadrm.sweeps import Sweep, SweepPage
+from fadrm.uploading import Told
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 SILENCE_S = 60.0  # a stream that sends not even a ping for so long is broken
 PATIENCE_S = 60.0  # how long a server may be away before a stream or a request gives up
-CHUNK = 2**18  # bytes of a file that are sent at a time
-UPLOAD_S = 900.0  # how long a server may take to unpack an archive
 LOOK_S = 2.0  # between two looks at a sweep that is waited for
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0
 TOKEN = re.compile(r"[!-~]*")  # what a header can carry
@@ -142,13 +141,20 @@ class Client:
         headers = {"Idempotency-Key": key or str(uuid4())}
         return Job.model_validate(self._post("/jobs", body, headers=headers)).of(self)
 
-    def upload(self, archive: str | Path, title: str | None = None) -> Upload:
-        """Send a zip of class folders; the same bytes are the same data set, however often they are sent."""
+    def upload(
+        self, archive: str | Path, title: str | None = None, *, skip_bad: bool = False, told: Told | None = None
+    ) -> Upload:
+        """Send a zip of class folders, going on where an earlier try broke off; the same bytes are the same data set.
+
+        skip_bad: leave out images that cannot be read, at most one in a hundred, instead of refusing all.
+        told: called with the bytes that are there and those in all. Raises Refused.
+        """
         path = Path(archive)
-        timeout = httpx.Timeout(UPLOAD_S, connect=TIMEOUT.connect)
-        headers = {"Content-Type": "application/zip", "Content-Length": str(path.stat().st_size)}
-        options = {"params": {"title": title or path.stem[:80]}, "headers": headers, "timeout": timeout}
-        return Upload.model_validate(self._send("POST", "/datasets", content=_Bytes(path), **options))
+        return uploading.send(self, path, title or path.stem[:80], skip_bad=skip_bad, told=told)
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        """Any request below /api/v1 that may be sent twice, until there is an answer: its JSON, if it has any."""
+        return self._send(method, path, **options)
 
     def datasets(self) -> list[DataSet]:
         """What can be distilled: built in, uploaded, and folders that the server allows."""
@@ -405,7 +411,7 @@ class Client:
                 response = self._http.request(method, path, **options)
                 self._was_there = True
                 _raise_for(response)
-                return response.json()
+                return response.json() if response.content else None
             except httpx.TransportError as error:
                 patience.bear(self._unreachable(error))
             except Refused as refused:
@@ -421,18 +427,6 @@ class Client:
             f"There is no answer from {self.url} ({error}).",
             "Start a server with `fadrm up`, or set FADRM_URL and FADRM_TOKEN to one that runs.",
         )
-
-
-class _Bytes:
-    """A file's bytes, from the beginning each time that they are sent."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __iter__(self) -> Iterator[bytes]:
-        with self._path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
 
 
 def _address(url: str) -> str:

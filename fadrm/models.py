@@ -262,6 +262,7 @@ class Upload(Answer):
     train_per_class: list[int]
     test_per_class: list[int]
     has_test: bool
+    skipped: int = 0
     dataset: dict[str, Any]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from app import uploads
+from app import folder_preview, uploads
+from app.api.folders import PNG
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unprocessable
 from app.planning import Name
@@ -63,6 +64,23 @@ async def create_upload(
 @router.get("/datasets/{upload_id}", summary="An uploaded data set")
 def get_upload(upload_id: str, services: ServicesDep, _user: UserDep) -> UploadOut:
     return uploads.get(services, upload_id)
+
+
+@router.get(
+    "/datasets/{upload_id}/sheet",
+    response_class=Response,
+    responses=PNG,
+    summary="One image of each class of an upload, as a PNG",
+)
+def get_upload_sheet(
+    upload_id: str, services: ServicesDep, _user: UserDep, if_none_match: Annotated[str | None, Header()] = None
+) -> Response:
+    found = uploads.get(services, upload_id)
+    headers = {"ETag": f'"{found.id}"', "Cache-Control": "private, max-age=86400"}
+    if if_none_match is not None and headers["ETag"] in if_none_match:
+        return Response(status_code=304, headers=headers)
+    folder = found.dataset.unpacked(services.store.uploads)
+    return Response(folder_preview.sheet(folder), media_type="image/png", headers=headers)
 
 
 @router.delete("/datasets/{upload_id}", status_code=204, summary="Remove an uploaded data set of yours")

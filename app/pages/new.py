@@ -77,6 +77,24 @@ class Filters:
         return self.set, self.ipc, self.method
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a new form is filled in from: a preset, perhaps with a data set of one's own, or a job."""
+
+    preset: str = ""
+    clone: str = ""
+    remedy: str = ""
+    upload: str = ""  # an uploaded data set's id
+    folder: str = ""  # path of a folder of classes
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """The part of a spec, where it is not the preset's."""
+        if self.upload:
+            return {"dataset": {"source": "upload", "id": self.upload}}
+        return {"dataset": {"source": "folder", "path": self.folder}} if self.folder else {}
+
+
 def router() -> APIRouter:
     """/jobs/new and /jobs/demo."""
     routes = APIRouter(prefix="/jobs")
@@ -87,17 +105,15 @@ def router() -> APIRouter:
         services: ServicesDep,
         user: UserDep,
         shown: Annotated[Filters, Depends()],
-        preset: str = "",
-        clone: str = "",
-        remedy: str = "",
+        origin: Annotated[Origin, Depends()],
     ) -> HTMLResponse:
-        if clone:
+        if origin.clone:
             with services.database.read() as session:
-                known = jobs.get(session, user, clone)
-            spec = failure.remedied(known.spec, known.error, remedy)
+                known = jobs.get(session, user, origin.clone)
+            spec = failure.remedied(known.spec, known.error, origin.remedy)
             return _page(request, services, user, Draft(spec=spec, name=known.name), filters=shown)
-        chosen = PRESETS.get(preset) or PRESETS[DEMO]
-        draft = Draft(spec=chosen.spec.model_dump(mode="json"), preset=chosen.name)
+        chosen = PRESETS.get(origin.preset) or PRESETS[DEMO]
+        draft = Draft(spec=chosen.spec.model_dump(mode="json") | origin.dataset, preset=chosen.name)
         return _page(request, services, user, draft, filters=shown)
 
     @routes.post("/new")

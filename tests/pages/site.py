@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ from fastapi import FastAPI
 from sqlalchemy import event
 
 import app.models as _rows  # noqa: F401 - the tables
-from app import auth, controls, jobs, planning
+from app import auth, controls, jobs, planning, uploads
 from app.db import Base
 from app.main import Server, create_app, server
 from app.middleware import COOKIE
@@ -72,6 +73,13 @@ class Site:
     def submit(self, name: str = "Digits", spec: JobSpec = SMALL, key: str | None = None) -> str:
         """A job, waiting. Its id."""
         return planning.submit(self.services, self.user, spec, name, key)[0].id
+
+    def upload(self, data: bytes) -> str:
+        """A data set of this archive. Its id."""
+        folder = uploads.new_folder(self.services.store.uploads)
+        (folder / "archive.zip").write_bytes(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return uploads.keep(self.services, self.user, folder, sha256, "Insects")[0].id
 
     def populate(self, spec: JobSpec = SMALL) -> dict[str, str]:
         """Jobs in every interesting state: name -> address of the page."""

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.pages.assets import MODULES
+from tests.app.archives import archive
 from tests.pages.site import Port, Site
 from tests.pages.visitor import Opener, Visitor
 
@@ -19,7 +20,23 @@ pytestmark = pytest.mark.browser
 AXE = MODULES / "axe-core" / "axe.min.js"
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 MISSING = "/jobs/none"
-PAGES = ("/login", "/jobs", "/jobs?q=none", "/jobs/new", "/queue", "compare", "/workers", "/docs", "running", "done", "failed", MISSING)
+PAGES = (
+    "/login",
+    "/jobs",
+    "/jobs?q=none",
+    "/jobs/new",
+    "/queue",
+    "compare",
+    "/datasets",
+    "data set",
+    "/workers",
+    "/storage",
+    "/docs",
+    "running",
+    "done",
+    "failed",
+    MISSING,
+)
 
 
 def test_a_one_time_link_logs_in_once(visit: Opener, site: Site) -> None:
@@ -192,6 +209,7 @@ def tour(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     addresses = site.populate()
     ids = [addresses[name].rpartition("/")[2] for name in ("done", "failed", "running")]
     addresses["compare"] = f"/compare?ids={','.join(ids)}"
+    addresses["data set"] = f"/datasets/uploads/{site.upload(archive())}"
     page = visitor.open("/jobs")
     page.context.add_init_script(path=AXE)
     for name in PAGES:
