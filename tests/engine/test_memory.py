@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.datasets import describe
-from engine.memory import GIB, KEPT_M
+from engine.memory import GIB, KEPT_M, TOGETHER_BYTES, blocks_together
 from engine.methods import Fadrm
 from engine.models import build
 from engine.networks import LARGE_PX, NETWORKS, SMALL_PX
@@ -38,6 +38,14 @@ def kept_by_autograd(name: str, side: int) -> float:
     with torch.device("meta"):
         model = build(name, num_classes=10, resolution=side).train()
     return (kept(8) - kept(4)) / 4
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_blocks_share_a_batch_while_autograd_keeps_less_than_a_gibibyte(name: str) -> None:
+    bytes_a_block = 10 * 4e6 * KEPT_M[name][0]
+    blocks = blocks_together(["resnet18_w16", name], side=SMALL_PX, block=10)
+    assert blocks * bytes_a_block <= TOGETHER_BYTES < (blocks + 1) * bytes_a_block
+    assert blocks_together([name], side=LARGE_PX, block=100) == 1
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "swin_t", "convnet6", "resnet18_w16"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -11,26 +12,47 @@ from engine.events import Event, Failed, Injection, Metric, Preview, Progress, S
 from engine.methods import Fadrm
 from engine.params import RecoverParams
 from engine.pixels import normalised
-from engine.plan import StepKind
+from engine.plan import Step, StepKind
 from engine.run import perform
 from engine.steps.recover import entropy_bits
-from tests.engine.jobs import CPU, Job, attempt
+from tests.engine.jobs import CPU, Job, attempt, contents, interrupted
 
 
 def _metrics(events: list[Event], name: str) -> dict[int, float]:
     return {event.x: event.values[name] for event in events if isinstance(event, Metric) and name in event.values}
 
 
-def _recovered(job: Job, name: str, **changes: object) -> tuple[torch.Tensor, list[Event]]:
-    """Images (I, K, 3, S, S) of the job's recovery with another recipe, and what was told."""
+def _changed(job: Job, name: str, **changes: object) -> Step:
+    """The job's recovery with another recipe, of blocks that hold all classes."""
     step = job.step(StepKind.RECOVER)
     params = RecoverParams.model_validate(step.params)
     method = Fadrm(sizes=(8,) * 2, jitter=1, batch=10, budgets=(3, 2)).model_copy(update=changes)
     params = params.model_copy(update={"recipe": method.recipe(8)})
-    step = step.model_copy(update={"params": params.model_dump(mode="json"), "key": name})
+    return step.model_copy(update={"params": params.model_dump(mode="json"), "key": name})
+
+
+def _recovered(job: Job, name: str, **changes: object) -> tuple[torch.Tensor, list[Event]]:
+    """Images (I, K, 3, S, S) of such a recovery, and what was told."""
     out = job.store.attempt(name, 1)
-    events = list(perform(step, job.store, out=out, device=CPU))
+    events = list(perform(_changed(job, name, **changes), job.store, out=out, device=CPU))
     return arrays.read(out / "images.npy"), events
+
+
+def test_ipcs_that_share_a_batch_come_to_what_each_comes_to_alone(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    together, told = _recovered(job, "together")
+    monkeypatch.setattr("engine.memory.TOGETHER_BYTES", 1)
+    alone, told_alone = _recovered(job, "alone")
+    assert ((together.int() - alone.int()).abs() <= 1).float().mean() > 0.999
+    for name in ("recover.loss", "recover.loss_end", "recover.entropy"):
+        expected = _metrics(told_alone, name)
+        assert _metrics(told, name) == {x: pytest.approx(value, rel=1e-2) for x, value in expected.items()}
+
+
+def test_ipcs_that_share_a_batch_go_on_to_the_same_bytes(job: Job) -> None:
+    step = _changed(job, "shared")
+    whole = contents(attempt(step, job.store, 1))
+    resumed, attempts = interrupted(step, job.store, every=2)
+    assert attempts >= 3 and contents(resumed) == whole
 
 
 def test_images_come_closer_to_what_the_teacher_knows(job: Job) -> None:
