@@ -13,6 +13,7 @@ from engine.networks import network_title
 from engine.scores import SUBJECT_TITLES
 
 MARK = re.compile(r"(<!-- results: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PLOT = re.compile(r"(<!-- plot: (?P<suite>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Rows = Mapping[str, Sequence[ResultRow]]
 GIB = 2**30
 
@@ -24,8 +25,11 @@ def draw(page: Path, rows: Rows) -> list[Path]:
     missing, unknown = sorted(rows.keys() - marked), sorted(marked - RUNS.keys())
     if missing or unknown:
         raise ValueError(f"{page.name} has no mark for {missing}" if missing else f"no suite has {unknown}")
-    page.write_text(MARK.sub(lambda found: found[1] + table(RUNS[found["name"]][1], rows) + found[3], text))
-    return [page, *_plots(page.parent / "results", rows)]
+    text = MARK.sub(lambda found: found[1] + table(RUNS[found["name"]][1], rows) + found[3], text)
+    plots = list(_plots(page.parent / "results", rows))
+    shown = {path.stem: f"![The rows as bars](results/{path.name})\n" for path in plots}
+    page.write_text(PLOT.sub(lambda found: found[1] + shown.get(found["suite"], "") + found[3], text))
+    return [page, *plots]
 
 
 def _plots(folder: Path, rows: Rows) -> Iterator[Path]:

@@ -136,7 +136,7 @@ def sweep_out(session: Session, sweep: Sweep) -> SweepOut:
     scores = [score for cell in cells for score in cell.scores]
     return SweepOut(
         **dict(summary),
-        suite=run and RUNS[run.name][0].name,
+        suite=RUNS[run.name][0].name if run else None,
         spec=sweep.spec,
         progress=round(fmean(cell.progress for cell in cells), 4),
         students=list(dict.fromkeys(score.student for score in scores)),
@@ -302,7 +302,7 @@ def table(sweep: SweepOut, student: str = "", labels: str = "") -> TableOut:
             score = scores.get(subject)
             row += [score.mean, score.std, score.best_mean, score.n] if score else [None] * 4
             if subject in reported:
-                row += [score.paper and score.paper.top1_pct, score.difference] if score else [None] * 2
+                row += [score.paper.top1_pct if score.paper else None, score.difference] if score else [None] * 2
         rows.append(row)
     return TableOut(student=student, labels=labels, columns=columns, rows=rows)
 
