@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 ROWS = 8192  # pixels that one sum runs over on a CPU, which adds them one by one in fp32
 TINY = 1e-30  # below this a squared distance counts as none, so that its root has a gradient
@@ -210,7 +209,7 @@ def _moments_in_parts(features: Tensor, blocks: int) -> Moments:
 
 def _straight(features: Tensor, mean: Tensor, slope: Tensor, height: Tensor) -> Tensor:
     """slope * (features - mean) + height, (C,) each, as batch norm computes it: one pass, fp32 inside, any type outside."""
-    return F.batch_norm(features, mean, torch.ones_like(mean), slope, height, eps=0.0)
+    return torch.native_batch_norm(features, slope, height, mean, torch.ones_like(mean), False, 0.0, 0.0)[0]
 
 
 def moments_at_once(features: Tensor, blocks: int) -> Moments:
