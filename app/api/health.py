@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import redis
@@ -38,6 +39,10 @@ class ReadyOut(BaseModel):
     checks: dict[str, CheckOut]
 
 
+MISSING = {"ok": False, "detail": f"none was heard of in the last {ONLINE_S} s", "ms": 1.2}
+NOT_READY: dict[str, Any] = {"example": {"ready": False, "checks": {"workers": MISSING}}}
+
+
 class AliveOut(BaseModel):
     """The process answers."""
 
@@ -49,7 +54,13 @@ def get_health() -> AliveOut:
     return AliveOut()
 
 
-@router.get("/readyz", summary="Database, store, disk, Redis and workers, each by itself; 503 when one is missing")
+@router.get(
+    "/readyz",
+    summary="Database, store, disk, Redis and workers, each by itself; 503 when one is missing",
+    responses={
+        503: {"model": ReadyOut, "description": "Something is missing", "content": {"application/json": NOT_READY}}
+    },
+)
 def get_readiness(response: Response, services: ServicesDep) -> ReadyOut:
     checks = {name: _checked(check, services) for name, check in CHECKS.items()}
     ready = all(check.ok for check in checks.values())
