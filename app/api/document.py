@@ -120,7 +120,7 @@ def _complete(operation: dict[str, Any]) -> None:
 def _problems(operation: dict[str, Any]) -> list[int]:
     name, where = operation["operationId"], {parameter["in"] for parameter in operation.get("parameters", [])}
     found = [] if name in OPEN else [401]
-    if name in WRITING | ARRIVING | PEOPLE:
+    if name in WRITING | ARRIVING | PEOPLE | ADMINISTERING:
         found.append(403)
     if "path" in where:
         found.append(404)
