@@ -21,6 +21,7 @@ from app.models import Job, JobState, Step, StepState, User
 from app.pages.new import PostedDep
 from app.pages.render import page
 from app.services import Services
+from app.storage import trash
 from engine.methods import TITLES
 from engine.plan import Row
 from engine.presets import PRESETS
@@ -46,8 +47,9 @@ ACTIONS: dict[str, Callable[[Services, User, str], None]] = {
     "pause": _in_a_transaction(controls.pause),
     "resume": _in_a_transaction(controls.resume),
     "cancel": _in_a_transaction(controls.cancel),
+    "delete": trash.delete_job,
 }
-DONE = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
+DONE = {"pause": "paused", "resume": "resumed", "cancel": "cancelled", "delete": "put into the trash"}
 
 
 class Filters(BaseModel):
@@ -81,11 +83,11 @@ class Did(BaseModel):
 
     @property
     def sentence(self) -> str:
-        """`3 jobs cancelled; 1 refused, for it has ended or is being stopped.`"""
+        """`3 jobs cancelled; 1 could not be: not in a state for it, or not yours.`"""
         if self.did not in DONE:
             return ""
         told = f"{self.ok} {'job' if self.ok == 1 else 'jobs'} {DONE[self.did]}"
-        return told + (f"; {self.refused} could not be: ended already, or being stopped." if self.refused else ".")
+        return told + (f"; {self.refused} could not be: not in a state for it, or not yours." if self.refused else ".")
 
 
 class Asked(Filters, Did):

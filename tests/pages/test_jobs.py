@@ -63,6 +63,14 @@ def test_one_refusal_stops_no_other(client: TestClient, site: Site) -> None:
     assert "1 job paused; 2 could not be" in page and site.job(waits).state == "paused"
 
 
+def test_ended_jobs_are_put_into_the_trash_together(client: TestClient, site: Site) -> None:
+    ended, waits = site.submit("Ended"), site.submit("Waits")
+    site.cancel(ended)
+    csrf = csrf_of(client.get("/jobs").text)
+    page = client.post("/jobs/bulk", data={"csrf": csrf, "id": [ended, waits], "action": "delete"}).text
+    assert "1 job put into the trash; 1 could not be" in page and names(page) == ["Waits"]
+
+
 def test_nothing_else_can_be_done_to_several(client: TestClient, site: Site) -> None:
     job_id, csrf = site.submit(), csrf_of(client.get("/jobs").text)
     assert client.post("/jobs/bulk", data={"csrf": csrf, "id": job_id, "action": "explode"}).status_code == 422
