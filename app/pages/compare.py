@@ -67,7 +67,8 @@ def told(value: Any) -> str:
 
 def _cells(rows: list[RowOut | None]) -> list[MatrixCell]:
     means = [row.mean if row else None for row in rows]
-    most = max((mean for mean in means if mean is not None), default=None)
+    known = [mean for mean in means if mean is not None]
+    most = max(known) if len(known) > 1 else None
     first = means[0]
     return [
         MatrixCell(

@@ -46,7 +46,7 @@ class ScoresOut(Out):
     title: str
     student: str
     labels: str
-    ipc: int
+    ipc: int | None = Field(description="Images per class; null: each job's own, where these differ.")
     rows: list[RowOut | None] = Field(description="One a job; null where a job has no such line.")
 
 
@@ -74,7 +74,8 @@ def compare(session: Session, jobs: Sequence[Job], *, max_points: int = 400) -> 
     query = select(Step).where(Step.job_id.in_(steps)).order_by(Step.job_id, Step.position)
     for step in session.scalars(query):
         steps[step.job_id].append(step)
-    rows = [_rows(job, steps[job.id]) for job in jobs]
+    alike = len({job.spec["ipc"] for job in jobs}) == 1
+    rows = [_rows(job, steps[job.id], job.spec["ipc"] if alike else None) for job in jobs]
     return CompareOut(
         jobs=summaries(session, jobs),
         differences=list(differences([job.spec for job in jobs])),
@@ -106,13 +107,15 @@ def leaves(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(one, f"{pointer}/{str(name).replace('~', '~0').replace('/', '~1')}")
 
 
-Line = tuple[str, str, str, int]  # subject, student, labels, ipc
+Line = tuple[str, str, str, int | None]  # subject, student, labels, ipc
 
 
-def _rows(job: Job, steps: Sequence[Step]) -> dict[Line, RowOut]:
+def _rows(job: Job, steps: Sequence[Step], own: int | None) -> dict[Line, RowOut]:
+    """The lines of a score card. own: what the job's own ipc is called, so that lines of jobs with others meet."""
     by_key = {step.key: step for step in steps}
     found = [row_out(Row.model_validate(row), by_key) for row in job.rows]
-    return {(row.subject, row.student, row.labels, row.ipc): row for row in found}
+    ipcs = [own if row.ipc == job.spec["ipc"] else row.ipc for row in found]
+    return {(row.subject, row.student, row.labels, ipc): row for row, ipc in zip(found, ipcs, strict=True)}
 
 
 def _scores(rows: Sequence[Mapping[Line, RowOut]]) -> Iterator[ScoresOut]:

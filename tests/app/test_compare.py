@@ -40,6 +40,12 @@ def test_a_job_that_has_not_begun_has_empty_places(client: TestClient, world: Wo
     assert found["scores"][0]["rows"][1]["mean"] is None
 
 
+def test_lines_of_jobs_with_other_numbers_of_images_meet(client: TestClient) -> None:
+    made = [client.post("/api/v1/jobs", json={"spec": spec_body(ipc=ipc)}).json()["id"] for ipc in (1, 2)]
+    line = client.get(f"/api/v1/compare?ids={','.join(made)}").json()["scores"][0]
+    assert line["ipc"] is None and [row["ipc"] for row in line["rows"]] == [1, 2]
+
+
 @pytest.mark.parametrize("count", [0, 1, 9])
 def test_two_to_eight_jobs_are_compared(client: TestClient, count: int) -> None:
     ids = [client.post("/api/v1/jobs", json={"spec": spec_body(seed=seed)}).json()["id"] for seed in range(count)]
