@@ -78,7 +78,7 @@ def test_a_method_goes_from_real_images_to_a_download(method: Method, tmp_path: 
     if isinstance(method, Optimised):
         roles = {role.partition(".")[0] for role in step.needs}
         assert roles - {"data", "teacher"} == NEEDS.get(method.method, {"patches"})
-        out, attempts = interrupted(step, job.store, every=3)
+        out, attempts = interrupted(step, job.store, every=2)
         assert attempts > 2 and contents(out) == contents(job.store.step(step.key))
     with zipfile.ZipFile(next(job.folder(StepKind.PACKAGE).glob("*.zip"))) as archive:
         manifest = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith("manifest.json"))))
