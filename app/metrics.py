@@ -121,13 +121,13 @@ def _queue(session: Session) -> Iterator[GaugeMetricFamily]:
         steps.add_metric((kind, state), count)
     yield steps
     jobs = GaugeMetricFamily("fadrm_jobs", "Jobs.", labels=("state",))
-    for state, count in session.execute(select(Job.state, func.count()).group_by(Job.state)):
-        jobs.add_metric((state,), count)
+    for job_state, count in session.execute(select(Job.state, func.count()).group_by(Job.state)):
+        jobs.add_metric((job_state,), count)
     yield jobs
     waiting = select(func.count(), func.min(UnixSeconds(Job.created_at))).select_from(Step)
-    count, oldest = session.execute(waiting.join(Job, Job.id == Step.job_id).where(runnable())).one()
-    yield GaugeMetricFamily("fadrm_queue_depth", "Steps that wait for nothing but a worker.", value=count)
-    age_s = max(0.0, time.time() - oldest) if oldest is not None else 0.0
+    depth, oldest = session.execute(waiting.join(Job, Job.id == Step.job_id).where(runnable())).one()
+    yield GaugeMetricFamily("fadrm_queue_depth", "Steps that wait for nothing but a worker.", value=depth)
+    age_s = max(0.0, time.time() - oldest) if depth else 0.0
     yield GaugeMetricFamily("fadrm_queue_oldest_seconds", "Age of the oldest job among theirs.", value=age_s)
 
 

@@ -32,6 +32,7 @@ import httpx
 from app import auth, claims, leases, local, migrate, redis_server, up
 from app.claims import Holder
 from app.db import Database
+from app.leases import Lease
 from app.models import Job, utc_now
 from engine import events
 
@@ -245,7 +246,7 @@ def streams(served: Served, options: argparse.Namespace) -> dict[str, Any]:
 
 def tell(served: Served, jobs: list[str], seconds: float, told: threading.Event) -> None:
     """As a worker would: one transaction a job a second, with the events of that second."""
-    held = {}
+    held: dict[str, Lease] = {}
     while len(held) < len(jobs):
         with served.database.write() as session:
             lease = claims.claim(session, HOLDER)

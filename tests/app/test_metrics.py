@@ -70,7 +70,8 @@ def test_every_answer_is_a_line_with_its_request_and_no_query(
     with caplog.at_level(logging.INFO, "app.metrics"):
         client.get("/api/v1/jobs?q=private", headers={"X-Request-ID": "abc123"})
     [record] = [one for one in caplog.records if one.message == "answered"]
-    assert record.path == "/api/v1/jobs" and record.status == 200 and record.user == owner.user.id
+    facts = vars(record)
+    assert (facts["path"], facts["status"], facts["user"]) == ("/api/v1/jobs", 200, owner.user.id)
 
 
 def line(**facts: object) -> dict[str, object]:
