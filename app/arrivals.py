@@ -158,7 +158,7 @@ def finish(services: Services, user: User, arrival_id: str) -> tuple[UploadOut, 
     """
     arrival = get(services, user, arrival_id)
     if arrival.upload_id is not None:
-        return uploads.get(services, arrival.upload_id), False
+        return uploads.get(services, user, arrival.upload_id), False
     if arrival.problem is not None:
         raise Unprocessable(**_as_arguments(arrival.problem))
     if arrival.state != ArrivalState.RECEIVED:

@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 from app import visibility
 from app.errors import Conflict, NotFound, TooMany, Unprocessable
 from app.ids import new_id
-from app.models import TERMINAL_JOB_STATES, Event, Job, JobState, Step, StepNeed, StepState, User, utc_now
+from app.models import TERMINAL_JOB_STATES, Event, Job, JobState, Step, StepNeed, StepState, Upload, User, utc_now
+from engine import sources
+from engine.errors import ErrorReport
 from engine.plan import Plan
 from engine.spec import JobSpec
 
@@ -61,7 +63,11 @@ def create(
 
 
 def add(session: Session, *, owner: User, name: str, spec: JobSpec, plan: Plan, **more: Any) -> Job:
-    """Write a job down, its steps and their edges; no limit is looked at. more: further columns of the row."""
+    """Write a job down, its steps and their edges; no limit is looked at. more: further columns of the row.
+
+    Raises Unprocessable for an upload that the owner may not see.
+    """
+    _may_use(session, owner, spec)
     job = Job(
         id=new_id("job"),
         owner_id=owner.id,
@@ -79,6 +85,17 @@ def add(session: Session, *, owner: User, name: str, spec: JobSpec, plan: Plan, 
     tell(session, job.id, [Note(kind="job", data={"state": JobState.QUEUED})])
     session.refresh(job)
     return job
+
+
+def _may_use(session: Session, owner: User, spec: JobSpec) -> None:
+    if not isinstance(spec.dataset, sources.Upload):
+        return
+    seen = select(Upload.id).where(Upload.id == spec.dataset.id, visibility.visible_to(owner, Upload))
+    if session.scalar(seen) is None:
+        message = f"There is no upload {spec.dataset.id}."
+        hint, pointer = "GET /api/v1/datasets lists those that you may use.", "/spec/dataset/id"
+        report = ErrorReport(code="dataset_missing", message=message, hint=hint, pointer=pointer)
+        raise Unprocessable(message, hint=hint, errors=[report])
 
 
 def lock_user(session: Session, user: User) -> None:

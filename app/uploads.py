@@ -21,14 +21,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app import confined
+from app import audit, confined
 from app.datasets import DatasetOut, within_archive
-from app.errors import Conflict, Forbidden, NotFound, TooLarge, TooMany, Unprocessable
+from app.errors import Conflict, NotFound, TooLarge, TooMany, Unprocessable
 from app.ids import new_id
-from app.models import TERMINAL_JOB_STATES, Job, User
+from app.models import TERMINAL_JOB_STATES, Job, UploadHolder, User, Visibility
 from app.models import Upload as Row
 from app.services import Services
 from app.unpacking import FULL, BadImage, Unpacked
+from app.visibility import chosen, may_change, visible_to
 from engine.datasets import UPLOAD_TITLE, describe
 from engine.errors import EngineError
 from engine.folders import TEST_FOLDERS
@@ -60,6 +61,7 @@ class UploadOut(Counts):
     title: str
     owner: str
     size_bytes: int = Field(description="Of the archive.")
+    visibility: str = Field("all", description="Who sees and uses it besides its owner: private, team or all.")
     created_at: datetime
     dataset: Upload = Field(description="What to write under `dataset` in a spec.")
 
@@ -114,8 +116,9 @@ def keep(
 ) -> tuple[UploadOut, bool]:
     """Unpack what was received and make it a data set; whether it is new. Removes `folder`. Raises Unprocessable."""
     try:
-        with services.database.read() as session:
-            if known := _row(session, sha256):
+        with services.database.write() as session:
+            if known := session.get(Row, sha256):
+                _hold(session, owner, known)
                 return _out(session, known), False
         with room():
             unpacked, limits = folder / "set", confined.limits_of(services.settings)
@@ -126,26 +129,48 @@ def keep(
         row = Row(id=sha256, owner_id=owner.id, title=title, size_bytes=size_bytes, facts=counts.model_dump())
         try:
             with services.database.write() as session:
+                row.visibility = chosen(session, owner, None, services.settings.visibility)
                 session.add(row)
                 session.flush()  # of two that come with the same bytes, one goes on
                 _publish(unpacked, services.store.uploads / sha256)
         except IntegrityError:
-            return get(services, sha256), False
-        return get(services, sha256), True
+            with services.database.write() as session:
+                known = session.get_one(Row, sha256)
+                _hold(session, owner, known)
+                return _out(session, known), False
+        return get(services, owner, sha256), True
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def get(services: Services, upload_id: str) -> UploadOut:
-    """One of them. Raises NotFound."""
-    with services.database.read() as session:
-        return _out(session, _known(session, upload_id))
+def _hold(session: Session, user: User, row: Row) -> None:
+    """Who sent the same bytes sees the upload, whoever else may."""
+    if row.owner_id != user.id:
+        session.merge(UploadHolder(upload_id=row.id, user_id=user.id))
 
 
-def listed(services: Services) -> list[DatasetOut]:
-    """All of them as data sets to choose, the newest first."""
+def get(services: Services, user: User, upload_id: str) -> UploadOut:
+    """One that the user may see. Raises NotFound."""
     with services.database.read() as session:
-        found = session.execute(select(Row, User.name).join(User).order_by(Row.created_at.desc())).all()
+        return _out(session, _known(session, user, upload_id))
+
+
+def show_to(services: Services, user: User, upload_id: str, wanted: str) -> UploadOut:
+    """Let an upload be seen and used by nobody else, the owner's teams, or everybody. Raises NotFound, Forbidden."""
+    with services.database.write() as session:
+        row = _known(session, user, upload_id)
+        may_change(user, row)
+        if wanted != row.visibility:
+            audit.note(session, user, "upload.visibility", row.id, was=row.visibility, now=wanted)
+            row.visibility = Visibility(wanted)
+        return _out(session, row)
+
+
+def listed(services: Services, user: User) -> list[DatasetOut]:
+    """All that the user may see as data sets to choose, the newest first."""
+    query = select(Row, User.name).join(User, User.id == Row.owner_id).where(visible_to(user, Row))
+    with services.database.read() as session:
+        found = session.execute(query.order_by(Row.created_at.desc())).all()
     return [
         DatasetOut(
             title=row.title,
@@ -161,9 +186,8 @@ def listed(services: Services) -> list[DatasetOut]:
 def remove(services: Services, user: User, upload_id: str) -> None:
     """Forget an upload and its files. Raises NotFound, Forbidden, or Conflict while an unfinished job uses it."""
     with services.database.write() as session:
-        row = _known(session, upload_id)
-        if user.role != "admin" and row.owner_id != user.id:
-            raise Forbidden("This upload is another user's.", hint="Ask its owner or an administrator to remove it.")
+        row = _known(session, user, upload_id)
+        may_change(user, row)
         used = Job.spec["dataset"]["id"].as_string() == upload_id
         job_id = session.scalar(select(Job.id).where(used, Job.state.not_in(TERMINAL_JOB_STATES)).limit(1))
         if job_id is not None:
@@ -219,12 +243,8 @@ def room() -> Iterator[None]:
         raise confined.full() from error
 
 
-def _row(session: Session, upload_id: str) -> Row | None:
-    return session.get(Row, upload_id)
-
-
-def _known(session: Session, upload_id: str) -> Row:
-    row = _row(session, upload_id)
+def _known(session: Session, user: User, upload_id: str) -> Row:
+    row = session.scalar(select(Row).where(Row.id == upload_id, visible_to(user, Row)))
     if row is None:
         raise NotFound(f"There is no upload {upload_id[:80]}.", hint="GET /api/v1/datasets lists those that are here.")
     return row
@@ -236,6 +256,7 @@ def _out(session: Session, row: Row) -> UploadOut:
         title=row.title,
         owner=session.get_one(User, row.owner_id).name,
         size_bytes=row.size_bytes,
+        visibility=row.visibility,
         created_at=row.created_at,
         dataset=Upload(id=row.id),
         **row.facts,

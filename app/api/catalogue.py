@@ -32,5 +32,5 @@ def list_presets(_user: UserDep) -> list[PresetOut]:
 
 
 @router.get("/datasets", summary="Data sets: built in, uploaded, and folders under the roots that this server allows")
-def list_datasets(services: ServicesDep, _user: UserDep) -> list[DatasetOut]:
-    return [*catalogue(services.settings.data_roots), *uploads.listed(services)]
+def list_datasets(services: ServicesDep, user: UserDep) -> list[DatasetOut]:
+    return [*catalogue(services.settings.data_roots), *uploads.listed(services, user)]

@@ -39,7 +39,8 @@ WRITING = CONTROLS | {"create_job", "rerun_job", "create_sweep", "create_upload"
 ARRIVING = frozenset({"create_arrival", "append_to_arrival", "finish_arrival", "cancel_arrival"})
 ADMINISTERING = frozenset({"clean_storage", "drain_worker", "resume_worker"})
 PEOPLE = frozenset({"list_users", "create_user", "get_user", "change_user", "invite_user"})
-PEOPLE |= {"list_teams", "create_team", "remove_team", "list_audit_events", "create_token", "change_password"}
+PEOPLE |= {"list_teams", "create_team", "remove_team", "list_audit_events"}
+PEOPLE |= {"create_token", "change_password", "change_upload"}
 CODES = {
     401: ("unauthenticated", "Log in first", "This needs a login or a token."),
     403: ("forbidden", "Not allowed", "This job is another user's."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
@@ -14,6 +15,7 @@ from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unprocessable
 from app.planning import Name
 from app.uploads import UploadOut
+from app.visibility import Chosen
 
 ZIP = "application/zip"
 BODY = {"required": True, "content": {ZIP: {"schema": {"type": "string", "format": "binary"}, "example": "PK..."}}}
@@ -62,8 +64,21 @@ async def create_upload(
 
 
 @router.get("/datasets/{upload_id}", summary="An uploaded data set")
-def get_upload(upload_id: str, services: ServicesDep, _user: UserDep) -> UploadOut:
-    return uploads.get(services, upload_id)
+def get_upload(upload_id: str, services: ServicesDep, user: UserDep) -> UploadOut:
+    return uploads.get(services, user, upload_id)
+
+
+class UploadChangeIn(BaseModel):
+    """What of an upload may be changed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    visibility: Chosen = Field(description="Who sees and uses it besides its owner and administrators.")
+
+
+@router.patch("/datasets/{upload_id}", summary="Who sees an uploaded data set of yours")
+def change_upload(wanted: UploadChangeIn, upload_id: str, services: ServicesDep, user: WriterDep) -> UploadOut:
+    return uploads.show_to(services, user, upload_id, wanted.visibility)
 
 
 @router.get(
@@ -73,9 +88,9 @@ def get_upload(upload_id: str, services: ServicesDep, _user: UserDep) -> UploadO
     summary="One image of each class of an upload, as a PNG",
 )
 def get_upload_sheet(
-    upload_id: str, services: ServicesDep, _user: UserDep, if_none_match: Annotated[str | None, Header()] = None
+    upload_id: str, services: ServicesDep, user: UserDep, if_none_match: Annotated[str | None, Header()] = None
 ) -> Response:
-    found = uploads.get(services, upload_id)
+    found = uploads.get(services, user, upload_id)
     headers = {"ETag": f'"{found.id}"', "Cache-Control": "private, max-age=86400"}
     if if_none_match is not None and headers["ETag"] in if_none_match:
         return Response(status_code=304, headers=headers)

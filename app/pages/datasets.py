@@ -59,7 +59,7 @@ def router() -> APIRouter:
 
     @routes.get("/uploads/{upload_id}")
     def upload_page(request: Request, services: ServicesDep, user: UserDep, upload_id: str) -> HTMLResponse:
-        found = uploads.get(services, upload_id)
+        found = uploads.get(services, user, upload_id)
         counts = zip(found.classes, found.train_per_class, found.test_per_class, strict=True)
         used = Job.spec["dataset"]["id"].as_string() == upload_id
         return page(
@@ -104,7 +104,7 @@ def router() -> APIRouter:
 
 
 def _list(request: Request, services: Services, user: User, error: ServiceError | None = None) -> HTMLResponse:
-    sets = [*uploads.listed(services), *catalogue(services.settings.data_roots)]
+    sets = [*uploads.listed(services, user), *catalogue(services.settings.data_roots)]
     return page(
         request,
         "datasets.html",

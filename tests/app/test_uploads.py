@@ -86,8 +86,11 @@ def test_the_same_bytes_are_the_same_data_set_whoever_sends_them(client: TestCli
     assert world.count(Upload) == 1 and not any("tmp" in name for name in left(world))
 
 
-def test_uploads_are_listed_for_everybody(client: TestClient, world: World) -> None:
+def test_uploads_are_listed_for_everybody_whom_they_are_shown_to(client: TestClient, world: World) -> None:
     made = send(client, archive(), params={"title": "Insects"}).json()
+    unseen = client.get(URL, headers=world.person("other").headers).json()
+    assert not [one for one in unseen if one["dataset"]["source"] == "upload"]
+    assert client.patch(f"{URL}/{made['id']}", json={"visibility": "all"}).json()["visibility"] == "all"
     listed = client.get(URL, headers=world.person("other").headers).json()
     [found] = [one for one in listed if one["dataset"]["source"] == "upload"]
     assert (found["title"], found["classes"], found["has_test"]) == ("Insects", 2, False)
@@ -119,7 +122,7 @@ def test_an_upload_is_its_owners_to_remove_and_not_while_a_job_needs_it(client: 
     made = send(client, archive()).json()
     url, body = f"{URL}/{made['id']}", {"spec": spec_body(dataset={"source": "upload", "id": made["id"]})}
     job = client.post("/api/v1/jobs", json=body).json()
-    assert client.delete(url, headers=world.person("other").headers).status_code == 403
+    assert client.delete(url, headers=world.person("other").headers).status_code == 404
     refused = client.delete(url)
     assert refused.status_code == 409 and job["id"] in refused.json()["detail"]
     client.post(f"/api/v1/jobs/{job['id']}/cancel")

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from app.ids import new_id
 from app.models import AuditEvent, Job, Membership, Team, User
 from app.visibility import chosen, read_teams, sees, visible_to
+from tests.app.archives import archive
 from tests.app.world import Person, World, chain, spec_body
 
 SWEEP = {"spec": spec_body(), "axes": [{"name": "seed", "path": "/seed", "values": [0, 1]}]}
@@ -152,6 +153,27 @@ def test_a_page_shows_who_sees_a_job_and_a_button_changes_it(
     assert "everybody" in seen and "Show to" not in seen and "/cancel" not in seen
     assert client.post(f"{path}/visibility", data={"visibility": "team"}, headers=other.headers).status_code == 403
     assert job["name"] in client.get("/jobs?visibility=all", headers=other.headers).text
+
+
+def test_an_upload_is_seen_and_used_by_those_whom_it_is_shown_to_and_who_hold_its_bytes(
+    client: TestClient, world: World
+) -> None:
+    other, zipped = world.person("other"), {"Content-Type": "application/zip"}
+    upload = client.post("/api/v1/datasets", content=archive(), headers=zipped).json()
+    path = f"/api/v1/datasets/{upload['id']}"
+    body = {"spec": spec_body(dataset={"source": "upload", "id": upload["id"], "resolution": 8})}
+    assert client.get(path, headers=other.headers).status_code == 404
+    refused = client.post("/api/v1/jobs", json=body, headers=other.headers)
+    assert refused.status_code == 422 and refused.json()["errors"][0]["pointer"] == "/spec/dataset/id"
+    assert client.patch(path, json={"visibility": "all"}, headers=other.headers).status_code == 404
+    again = client.post("/api/v1/datasets", content=archive(), headers=zipped | other.headers)
+    assert again.status_code == 200 and client.get(path, headers=other.headers).status_code == 200
+    assert client.post("/api/v1/jobs", json=body, headers=other.headers).status_code == 201
+    assert client.patch(path, json={"visibility": "all"}, headers=other.headers).status_code == 403
+    third = world.person("third")
+    assert client.get(path, headers=third.headers).status_code == 404
+    assert client.patch(path, json={"visibility": "all"}).json()["visibility"] == "all"
+    assert client.get(path, headers=third.headers).status_code == 200
 
 
 def test_users_are_told_apart_by_more_than_their_role(world: World) -> None:

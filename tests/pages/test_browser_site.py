@@ -45,7 +45,7 @@ def test_a_one_time_link_logs_in_once(visit: Opener, site: Site) -> None:
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
     page.get_by_role("button", name=re.compile("Log out")).click()
-    expect(page.get_by_label("Token")).to_be_visible()
+    expect(page.get_by_label("Password")).to_be_visible()
 
 
 def test_a_used_link_says_so(visit: Opener, visitor: Visitor, site: Site) -> None:
