@@ -248,6 +248,7 @@ cli_workers.register(app)
 cli_storage.register(app)
 app.command("upload")(cli_datasets.upload)
 app.add_typer(cli_datasets.datasets, name="datasets")
+app.add_typer(cli_datasets.teachers, name="teachers")
 
 
 def _greet(server: up.Server) -> None:

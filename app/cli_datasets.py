@@ -1,4 +1,4 @@
-"""`fadrm upload` and `fadrm datasets`: data sets on a server, from a shell."""
+"""`fadrm upload`, `fadrm datasets` and `fadrm teachers`: what a server has to distil, and to teach with."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from app.remote import AsJson, connect, err, out, print_json
 from fadrm.errors import Refused
 
 datasets = typer.Typer(help="Data sets that jobs may use.", no_args_is_help=True)
+teachers = typer.Typer(help="Teachers that are in the store.", no_args_is_help=True)
 
 
 def upload(
@@ -77,3 +78,22 @@ def remove_dataset(
     with connect() as client:
         client.request("DELETE", f"/datasets/{upload_id}")
     out.print("Removed.", highlight=False)
+
+
+@teachers.command("list")
+def list_teachers(as_json: AsJson = False) -> None:
+    """List them, the newest first: a job that asks for one of these trains none."""
+    with connect() as client:
+        found = client.request("GET", "/teachers")
+    if as_json:
+        print_json(found)
+        return
+    table = Table("Network", "Data set", "Side", "Top-1, %", "Epochs", "Used by")
+    for one in found:
+        dataset = one["dataset"]
+        named = dataset.get("path") or dataset.get("name") or dataset["source"]
+        figures = (one["resolution"], None if one["top1_pct"] is None else f"{one['top1_pct']:.1f}", one["epochs"])
+        table.add_row(
+            one["network"], named, *("–" if value is None else str(value) for value in figures), str(len(one["jobs"]))
+        )
+    out.print(table)

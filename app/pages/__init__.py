@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import HTMLResponse
 
 from app.deps import current_user
-from app.pages import assets, compare, datasets, job, jobs, new, others, queue, storage, sweeps
+from app.pages import assets, compare, datasets, job, jobs, new, others, queue, storage, sweeps, teachers
 from app.pages import settings as settings_pages
 from app.pages.render import page
 from app.problems import Problem
@@ -15,7 +15,7 @@ from app.problems import Problem
 def router() -> APIRouter:
     """All pages, and the files that they load."""
     pages = APIRouter(include_in_schema=False, dependencies=[Depends(current_user)])
-    for part in (jobs, new, job, compare, queue, sweeps, datasets, storage, others):
+    for part in (jobs, new, job, compare, queue, sweeps, datasets, teachers, storage, others):
         pages.include_router(part.router())
     pages.include_router(settings_pages.router())
     whole = APIRouter(include_in_schema=False)
