@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,9 +27,12 @@ class TorchSet(Dataset[tuple[Any, int]]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        image = self.source.image(range(len(self))[index])  # an index past the end ends a loop
+        image = self.source.image(index)
         made = self._normalised(image) if self._transform is None else self._transform(image)
         return made, self.targets[index]
+
+    def __iter__(self) -> Iterator[tuple[Any, int]]:
+        return (self[index] for index in range(len(self)))
 
     def _normalised(self, image: Image.Image) -> Tensor:
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)

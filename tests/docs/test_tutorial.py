@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from app import up
 from tests.app.running import ROOT, Running
 from tests.docs.pages import Block, blocks
 from tests.engine.pictures import COLOURS, write_set
 
-pytestmark = [pytest.mark.slow, pytest.mark.redis, pytest.mark.chaos]
+pytestmark = [pytest.mark.slow, pytest.mark.redis, pytest.mark.chaos, pytest.mark.timeout(900)]
 CLASSES = {"daisy": "ant", "rose": "bee", "tulip": "cat"}
 
 
@@ -38,7 +39,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What the reader's shell knows, with a server running."""
     home = tmp_path_factory.mktemp("home")
-    running = Running(home, "--port", "0", "--workers", "1", FADRM_THREADS="1", OMP_NUM_THREADS="1")
+    port = str(up.free_port("127.0.0.1", 0))
+    running = Running(home, "--port", port, "--workers", "1", FADRM_THREADS="1", OMP_NUM_THREADS="1")
     running.until_serving()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FADRM_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
@@ -72,7 +74,6 @@ def run(source: str, space: dict[str, Any]) -> Any:
 
 
 def test_the_page_is_followed_word_by_word(desk: Path, environment: dict[str, str]) -> None:
-    told = ""
     script = []
     for block in page("docs/tutorial.md"):
         if block.language == "yaml":
@@ -86,7 +87,7 @@ def test_the_page_is_followed_word_by_word(desk: Path, environment: dict[str, st
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     told = done.stdout + done.stderr
@@ -112,7 +113,7 @@ def test_the_page_about_python_runs_from_top_to_bottom(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
