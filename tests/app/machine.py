@@ -61,6 +61,7 @@ class Known(RuleBasedStateMachine):
         self.held: dict[int, Lease] = {}  # step -> the lease that is good
         self.past: list[Lease] = []
         self.heard: dict[int, float] = {}  # step -> when its holder last wrote
+        self.streaks: dict[int, int] = {}  # step -> crashes since its last checkpoint
         self.now = 0.0
         self.reaper = Reaper(LEASE_S)
 
