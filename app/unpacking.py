@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 CHUNK = 2**20
 LOCAL_HEADER_BYTES = 30  # before each entry, without its name
@@ -122,7 +122,7 @@ def main() -> None:
     """Do what stdin says within the limits, and tell on stdout how it went, and how much memory it took."""
     given = json.load(sys.stdin)
     limits = Limits(**given.pop("limits"))
-    sets = {name: frozenset(given.pop(name)) for name in ("suffixes", "test_folders")}
+    sets: dict[str, Any] = {name: frozenset(given.pop(name)) for name in ("suffixes", "test_folders")}
     confine(limits)
     answer: dict[str, Any] = {}
     try:
@@ -373,7 +373,7 @@ def _fault(path: Path, limits: Limits) -> str:
                 ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"it has more than {limits.pixels:,} pixels"
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         return "it is called an image, and is no PNG, JPEG, WebP or BMP"
     except MemoryError:
         return "decoding it takes too much memory"

@@ -36,6 +36,17 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 }
 
 
+class Kept(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self, records: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self.records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -44,7 +55,8 @@ def main() -> None:
     records: list[logging.LogRecord] = []
     log = logging.getLogger("app.confined")
     log.setLevel(logging.INFO)
-    log.addFilter(lambda record: bool(records.append(record)))  # kept here, and not printed
+    log.addHandler(Kept(records))
+    log.propagate = False
     with tempfile.TemporaryDirectory() as folder:
         if count:
             print(dict(generated(count, Path(folder))))
