@@ -44,7 +44,7 @@ class Throttle:
         now = time.monotonic()
         with self._turn:
             self._attempts = _lately(self._attempts, now)
-            full = [times[0] for key in keys if len(times := self._attempts.get(key, ())) == FAILURES]
+            full = [times[0] for key in keys if (times := self._attempts.get(key)) and len(times) == FAILURES]
             if full:
                 wait = {"Retry-After": str(int(WINDOW_S - (now - max(full))) + 1)}
                 raise TooMany("Too many failed logins.", hint="Wait a minute.", headers=wait)

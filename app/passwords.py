@@ -65,9 +65,10 @@ def matches(password: str, kept: str | None) -> bool:
     """Whether it is the one. It takes as long for somebody who is not known, or has no password."""
     with _turns:
         try:
-            return _hasher.verify(kept or _nobodys(), unicodedata.normalize("NFKC", password)) and kept is not None
+            _hasher.verify(kept or _nobodys(), unicodedata.normalize("NFKC", password))
         except (VerificationError, InvalidHashError):
             return False
+    return kept is not None
 
 
 @cache

@@ -43,7 +43,7 @@ class TokenIn(BaseModel):
         auth.API_DAYS, description="Null: until it is revoked."
     )
     scopes: list[Scope] = Field(
-        list(auth.API_SCOPES),
+        ["read", "submit"],
         min_length=1,
         max_length=3,
         description="What it may do: read; submit, which is to change what is yours; admin. Never more than you may.",
@@ -96,8 +96,15 @@ def get_me(identity: IdentityDep, services: ServicesDep) -> MeOut:
     user, token = identity.user, identity.token
     with services.database.read() as session:
         teams = people.teams_of(session, user)
-    known = {"scopes": token.scopes, "expires_at": token.expires_at}
-    return MeOut(id=user.id, name=user.name, role=user.role, teams=teams, by=token.kind, **known)
+    return MeOut(
+        id=user.id,
+        name=user.name,
+        role=user.role,
+        teams=teams,
+        by=token.kind,
+        scopes=token.scopes,
+        expires_at=token.expires_at,
+    )
 
 
 @router.post("/me/password", status_code=204, summary="Another password; your other sessions end")

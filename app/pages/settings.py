@@ -112,7 +112,7 @@ def _people(routes: APIRouter) -> None:
 
     @routes.post("/people/{user_id}")
     def change(request: Request, services: ServicesDep, admin: AdminDep, user_id: str, posted: PostedDep) -> Response:
-        action, changes = _last(posted, "action"), {}
+        action, changes = _last(posted, "action"), dict[str, Any]()
         if action in {"disable", "enable"}:
             changes["is_disabled"] = action == "disable"
         else:
@@ -193,7 +193,7 @@ def _account_page(
             "has_password": kept.password is not None,
         }
     scopes = [scope for scope, role in auth.SCOPES.items() if auth.reaches(identity.user.role, role)]
-    known = {
+    known: dict[str, Any] = {
         "wrong": {"password": None, "token": None} | (wrong or {}),
         "done": "",
         "made": "",

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from fastapi.testclient import TestClient
 from sqlalchemy import delete, text, update
 from sqlalchemy.exc import DatabaseError
@@ -31,7 +32,7 @@ def admin(world: World) -> Person:
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashes that cost little: what they cost is argon2's own affair."""
-    monkeypatch.setattr(passwords, "_hasher", passwords.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+    monkeypatch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
 
 
 def made(client: TestClient, admin: Person, name: str = "mei", **more: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from app.ids import new_id
-from app.models import AuditEvent, Job, Membership, Team, User
+from app.models import AuditEvent, Job, Membership, Team, User, Visibility
 from app.visibility import chosen, read_teams, sees, visible_to
 from tests.app.archives import archive
 from tests.app.world import Person, World, chain, spec_body
@@ -44,7 +44,7 @@ def test_the_rule_in_sql_and_for_one_row_is_the_same(any_world: World) -> None:
     jobs = [any_world.submit(one, chain(f"{one.user.name}{index}")) for one in people for index in range(3)]
     with any_world.services.database.write() as session:
         for index, row in enumerate(jobs):
-            session.get_one(Job, row.id).visibility = ("private", "team", "all")[index % 3]
+            session.get_one(Job, row.id).visibility = list(Visibility)[index % 3]
     mates = read_teams(any_world.services.database)
     with any_world.services.database.read() as session:
         rows = session.scalars(select(Job)).all()
