@@ -246,7 +246,9 @@ class Step(Base):
     needs: Mapped[dict[str, str]] = mapped_column(JSON)  # role -> key
     flop: Mapped[float] = mapped_column(default=0.0)
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
-    host_bytes: Mapped[int | None] = mapped_column(BigInteger)  # estimated memory of its engine, null: nobody knows; and
+    host_bytes: Mapped[int | None] = mapped_column(
+        BigInteger
+    )  # estimated memory of its engine, null: nobody knows; and
     device_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of its tensors on the device, which may be the CPU
 
     state: Mapped[StepState] = mapped_column(String(20), default=StepState.QUEUED)
@@ -371,7 +373,9 @@ class Worker(Base):
     device_free_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of its GPU
     device_total_bytes: Mapped[int | None] = mapped_column(BigInteger)
     strangers: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)  # app.machine.Process, of others on its GPU
-    samples: Mapped[list[list[float]] | None] = mapped_column(JSON)  # lately: share of the device at work, and of its memory
+    samples: Mapped[list[list[float]] | None] = mapped_column(
+        JSON
+    )  # lately: share of the device at work, and of its memory
     refuses: Mapped[str | None] = mapped_column(String(200))  # why it begins nothing, as a sentence; null: it would
     started_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
     seen_at: Mapped[datetime] = mapped_column(Time, default=utc_now)

@@ -54,7 +54,9 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(20, ge=1, description="Attempts of a step before it fails for good.")
     max_running_per_user: int = Field(64, ge=1, description="Steps of one user that run at once.")
-    match_memory: bool = Field(True, description="A step begins only where as much memory is free as it is estimated to take.")
+    match_memory: bool = Field(
+        True, description="A step begins only where as much memory is free as it is estimated to take."
+    )
     share_gpus: bool = Field(
         False, description="Use GPUs on which processes of others compute too, as far as their memory goes."
     )
@@ -106,7 +108,9 @@ class Settings(BaseSettings):
     )
     reserve_share: float = Field(0.0, ge=0, lt=1, description="The same as a share of the disk; the larger counts.")
     keep_steps_days: float = Field(
-        30.0, ge=0, description="Steps that only ended jobs need, but for downloads, are removed so long after; 0: never."
+        30.0,
+        ge=0,
+        description="Steps that only ended jobs need, but for downloads, are removed so long after; 0: never.",
     )
     keep_work_days: float = Field(
         7.0, ge=0, description="Checkpoints of ended jobs are removed so long after their end; 0: never."

@@ -68,7 +68,11 @@ def show_plan(plan: Plan, console: Console) -> None:
     stages = [(kind, list(steps)) for kind, steps in groupby(plan.steps, key=lambda step: step.kind)]
     rows = [(kind, str(len(steps)), _left(steps), _titles(steps)) for kind, steps in stages]
     print_table(console, ("Kind", "Steps", "State", "What"), rows, plan.name)
-    console.print(cost(plan.estimate, sum(not step.cached for step in plan.steps), len(plan.steps)), highlight=False)
+    console.print(
+        cost(plan.estimate, sum(not step.cached for step in plan.steps), len(plan.steps)),
+        highlight=False,
+        soft_wrap=True,
+    )
     warn(plan.warnings, console)
 
 

@@ -1,7 +1,7 @@
 """How much memory a step takes, roughly: it is begun by workers that have so much. Torch-free.
 
 What a backward pass keeps is counted from the networks (a test holds the table to them); what a process takes beside that
-was measured. Estimates are meant to be a little too high, and to be within a factor of two for work of some size.
+is a figure of its own. Estimates are meant to be a little too high, and to be within a factor of two for work of some size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from engine.plan.graph import Step, StepKind
 from engine.spec import TRAINED, JobSpec
 
 GIB = 2**30
-PROCESS_BYTES = GIB  # of an engine with its libraries, measured with CPU torch: 0.5 to 0.8 GiB
+PROCESS_BYTES = GIB  # of an engine with its libraries; two at work on CIFAR-10 with CPU torch had at most 0.9 and 1.1, images among it
 WORKSPACE_BYTES = GIB // 4  # of convolutions, and what an allocator keeps beside what is asked for
 RESIDENT_BYTES = 4 * GIB  # of real images at most: larger arrays are read from the disk as they are touched
 SCORED_TOGETHER = 64  # real images that a teacher looks at in one go

@@ -25,7 +25,20 @@ from app.api import (
 def router() -> APIRouter:
     """Every route under /api/v1."""
     made = APIRouter(prefix="/api/v1")
-    for part in (jobs, compare, sweeps, live, outcome, catalogue, folders, uploads, arrivals, teachers, storage, workers):
+    for part in (
+        jobs,
+        compare,
+        sweeps,
+        live,
+        outcome,
+        catalogue,
+        folders,
+        uploads,
+        arrivals,
+        teachers,
+        storage,
+        workers,
+    ):
         made.include_router(part.router)
     for part in (account, people):
         made.include_router(part.router)

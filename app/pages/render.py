@@ -110,7 +110,9 @@ def size(count: int) -> str:
 def sparkline(samples: Sequence[Sequence[float]], index: int, width: int = 120, height: int = 24) -> str:
     """The points of a line through one of the shares (0 to 1) of each sample, in a box of that size, the latest at its right."""
     last = max(len(samples) - 1, 1)
-    points = (f"{width * x / last:.1f},{1 + (height - 2) * (1 - sample[index]):.1f}" for x, sample in enumerate(samples))
+    points = (
+        f"{width * x / last:.1f},{1 + (height - 2) * (1 - sample[index]):.1f}" for x, sample in enumerate(samples)
+    )
     return " ".join(points)
 
 

@@ -150,7 +150,7 @@ def _people(routes: APIRouter) -> None:
         return RedirectResponse("/settings/people", 303)
 
     @routes.post("/teams/remove")
-    def remove_team(services: ServicesDep, admin: AdminDep, name: Annotated[str, Form()] = "") -> Response:
+    def drop_team(services: ServicesDep, admin: AdminDep, name: Annotated[str, Form()] = "") -> Response:
         with services.database.write() as session:
             people.remove_team(session, admin, name)
         return RedirectResponse("/settings/people", 303)

@@ -62,9 +62,7 @@ class Draft:
         digest = None if teacher.weights in (TRAINED, TORCHVISION) else digest_of(Path(teacher.weights))
         small = self.facts.resolution < SMALL_BELOW_PX
         teacher = teacher.model_copy(update={"crop": teacher.crop or ("padded" if small else "resized")})
-        params = TeachParams(
-            teacher=teacher, weights_sha256=digest, flip=spec.flip, precision=spec.precision
-        )
+        params = TeachParams(teacher=teacher, weights_sha256=digest, flip=spec.flip, precision=spec.precision)
         trained = teacher.weights == TRAINED
         flop = 3 * self.forward(teacher.network) * self.facts.train_images * teacher.epochs if trained else 0.0
         verb = "Train" if trained else "Import"

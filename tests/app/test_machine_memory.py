@@ -8,7 +8,7 @@ import pytest
 
 from app import machine
 
-# As drivers told it. The second GPU's driver does not know how busy it is; a name may hold a comma.
+# In the form in which drivers tell it. The second GPU's driver does not know how busy it is; a name may hold a comma.
 GPUS = """\
 0, GPU-22b2c6ac-2d49-4863-197c-9c469071178a, 7979, 7199, 86, GeForce RTX 2080
 1, GPU-101b1cf0-fdf7-b374-a62c-76b25134fcf2, 2004, 2004, [N/A], GeForce GTX 960M, 2 GB

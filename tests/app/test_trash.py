@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from app.db import Base
 from app.leases import LeaseLost
 from app.main import create_app
-from app.models import AuditEvent, Job, Preview, StoredStep, Sweep, Token, User, utc_now
+from app.models import AuditEvent, Job, JobState, Preview, StoredStep, Sweep, Token, User, utc_now
 from app.storage import janitor
 from engine.events import Progress
 from tests.app.test_authz import SWEEP
@@ -141,7 +141,7 @@ def test_a_holder_of_a_job_that_is_gone_has_lost_its_lease(world: World, owner: 
     assert lease is not None
     with world.services.database.write() as session:
         job = session.get_one(Job, lease.job_id)
-        job.state, job.deleted_at = "cancelled", utc_now()
+        job.state, job.deleted_at = JobState.CANCELLED, utc_now()
     janitor.clean(world.services, now=utc_now() + timedelta(days=30))
     assert world.count(Job) == 0 and world.count(StoredStep) == 0
     with pytest.raises(LeaseLost):

@@ -301,7 +301,11 @@ def test_finishing_waits_for_a_database_that_is_away(make_stage: Callable[..., S
 def spoil_after_each_step(stage: Stage, carrier: Carrier, spoil: Callable[[int], object]) -> None:
     """Whenever a step was carried, `spoil` is called with how many were."""
     carried = itertools.count(1)
-    carrier.services.bell.ring = lambda: spoil(next(carried))  # type: ignore[method-assign]
+
+    def ring() -> None:
+        spoil(next(carried))
+
+    carrier.services.bell.ring = ring  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("how", ["gone", "damaged", "shorter", "no manifest", "bad manifest"])
