@@ -36,7 +36,7 @@ def blocks(*languages: str) -> Iterator[Block]:
 
 def commands(block: Block) -> Iterator[str]:
     """The lines of a block for a shell, each whole; without comments."""
-    for line in block.text.replace("\\\n", " ").splitlines():
+    for line in re.split(r"\n|; ", block.text.replace("\\\n", " ")):
         told = re.sub(r"(^|\s)#.*$", "", line).strip()
         if told:
             yield re.sub(r"^(export )?\w+=\$\((.*)\)$", r"\2", told)
