@@ -169,6 +169,9 @@ def revoke(services: Services, user: User, token_id: str, kind: str) -> None:
     with services.database.write() as session:
         token = session.get(Token, token_id)
         if token is None or token.kind != kind:
-            raise NotFound(f"You have no {'token' if kind == 'api' else kind} {token_id[:80]}.")
+            raise NotFound(
+                f"You have no {'token' if kind == 'api' else kind} {token_id[:80]}.",
+                hint="Look at the list in your settings for its id.",
+            )
         auth.revoke(session, user, token_id)
         audit.note(session, user, "token.revoked" if kind == "api" else "session.ended", token_id, name=token.name)

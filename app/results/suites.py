@@ -128,6 +128,36 @@ CPU_TINY10 = _small(
 )
 
 
+def _part_of(run: Run, name: str, title: str, *axes: dict[str, Any], **changes: Any) -> Run:
+    """The same lengths and networks with something else that varies. changes: of parts of the spec."""
+    merged = {part: run.spec[part] | patch for part, patch in changes.items()}
+    return Run(name=name, title=title, data=run.data, spec=run.spec | merged, axes=axes)
+
+
+CPU_SEEDS = _part_of(
+    CPU_CIFAR10,
+    "cpu-seeds",
+    "CIFAR-10, 10 per class: other sets of the same methods",
+    _variants("method", {"random": RANDOM, "RDED": RDED}),
+    {"name": "seed", "path": "/seed", "values": [1, 2]},
+    evaluation={"runs": 1},
+)
+CPU_LABELS = _part_of(
+    CPU_TINY10,
+    "cpu-labels",
+    "Ten classes of Tiny-ImageNet, FADRM, 10 per class: labels by budget",
+    _variants(
+        "labels",
+        {
+            "top 1": {"labels": {"top_k": 1}},
+            "top 3": {"labels": {"top_k": 3}},
+            "pool of 100 epochs": {"labels": {"pool": 100}},
+            "pool of 10 epochs": {"labels": {"pool": 10}},
+        },
+    ),
+)
+
+
 def _preset(name: str) -> Spec:
     return PRESETS[name].spec.model_dump(mode="json")
 
@@ -315,7 +345,7 @@ SUITES = {
             name="cpu",
             title="What two cores bear",
             note="Every method of the comparison with small networks, at 1, 10 and 50 images per class.",
-            runs=(CPU_CIFAR10, CPU_TINY10),
+            runs=(CPU_CIFAR10, CPU_TINY10, CPU_SEEDS, CPU_LABELS),
         ),
         Suite(
             name="long",

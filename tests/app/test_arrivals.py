@@ -19,6 +19,7 @@ from app.arrivals import MEDIA_TYPE, encoded
 from app.errors import Conflict
 from app.main import create_app
 from app.models import Arrival, Upload, utc_now
+from tests.app.alone import alone
 from tests.app.archives import FLAT, archive
 from tests.app.world import Person, World, files_of
 
@@ -84,7 +85,7 @@ def test_what_came_before_the_sender_went_away_is_kept(client: TestClient, world
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        asyncio.run(arrivals.append(world.services, owner.user, made["id"], offset=0, body=body(), checksum=None))
+        alone(arrivals.append(world.services, owner.user, made["id"], offset=0, body=body(), checksum=None))
     assert arrivals.get(world.services, owner.user, made["id"]).offset == 30
 
 
@@ -102,7 +103,7 @@ def test_two_pieces_at_once_are_one_and_a_refusal(client: TestClient, world: Wor
         )
         return await asyncio.gather(*calls, return_exceptions=True)
 
-    results = asyncio.run(both())
+    results = alone(both())
     assert sorted(type(result).__name__ for result in results) == ["ArrivalOut", Conflict.__name__]
     assert arrivals.get(world.services, owner.user, made["id"]).offset == 10
 

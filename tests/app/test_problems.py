@@ -176,7 +176,7 @@ def test_an_unforeseen_error_tells_its_number_and_nothing_else(app: FastAPI, cli
     assert answer.status_code == 500 and answer.json()["code"] == "internal_error"
     assert answer.headers["x-request-id"] in answer.json()["hint"]
     assert "swordfish" not in answer.text and "Traceback" not in answer.text
-    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 def test_a_request_id_that_could_harm_a_log_is_replaced(client: TestClient) -> None:

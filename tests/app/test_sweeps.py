@@ -308,7 +308,7 @@ def test_sweeps_read_alike_on_both_databases(any_world: World) -> None:
     assert summary.finished_at.tzinfo is not None and [cell.state for cell in found.cells] == ["cancelled"] * 4
 
 
-def test_the_sweep_in_the_readme_can_be_planned(client: TestClient) -> None:
-    [text] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def test_the_sweep_in_the_documentation_can_be_planned(client: TestClient) -> None:
+    text, *_ = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/howto/sweep.md").read_text(), flags=re.DOTALL)
     answer = client.post("/api/v1/sweeps/plan", json=yaml.safe_load(text))
     assert answer.status_code == 200 and len(answer.json()["jobs"]) == 6

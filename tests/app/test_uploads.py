@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import os
@@ -22,7 +21,6 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app import confined, jobs, uploads
-from app.client import Client
 from app.errors import Conflict, Unprocessable
 from app.main import create_app
 from app.models import Upload
@@ -32,6 +30,8 @@ from engine.plan import Step as PlanStep
 from engine.plan import StepKind
 from engine.run import perform
 from engine.sources import Upload as Source
+from fadrm import Client
+from tests.app.alone import alone
 from tests.app.archives import FLAT, SPLIT, archive, entry, flat_png, overlapping, patched, png, with_flag
 from tests.app.bombs import generated
 from tests.app.test_client import InProcess
@@ -340,7 +340,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(world: World) -> None:
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        asyncio.run(uploads.receive(world.services, body()))
+        alone(uploads.receive(world.services, body()))
     assert not left(world)
 
 
