@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import re
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,7 @@ from engine.errors import OutOfMemory, SpecInvalid
 from engine.fields import Precision as WantedPrecision
 from engine.precision import Precision, precision_for
 
+PROCESS = Path("/proc/self")  # as Linux tells of this process
 BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
@@ -66,6 +69,28 @@ def environment(device: torch.device) -> dict[str, str]:
         "device_name": name,
         "threads": str(torch.get_num_threads()),
     }
+
+
+def forget_peak(device: torch.device) -> None:
+    """From here on `peak_bytes` counts anew: a process may do several steps in turn."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        (PROCESS / "clear_refs").write_text("5")  # VmHWM begins again at what is resident now
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """The most memory that was taken: of a GPU's tensors, else of this whole process, torch's libraries among it.
+
+    None where the system does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+) kB", (PROCESS / "status").read_text()):
+            return int(found[1]) * 2**10
+    return None
 
 
 def out_of_memory(error: BaseException, device: torch.device) -> OutOfMemory:

@@ -235,7 +235,7 @@ def _recover(steps: list[dict[str, Any]]) -> RecoverRow | None:
     if not done:
         return None
     images, seconds = sum(step["result"]["images"] for step in done), sum(step["seconds"] for step in done)
-    peaks = [step["result"]["peak_bytes"] for step in done if "peak_bytes" in step["result"]]
+    peaks = [peak for step in done if (peak := step["result"].get("peak_bytes"))]
     return RecoverRow(
         images=images, seconds=seconds, seconds_per_image=seconds / images, peak_bytes=max(peaks, default=None)
     )

@@ -50,6 +50,7 @@ class Block(NamedTuple):
 
 def recover(context: Context[RecoverParams]) -> Telling:
     """Turns one after another; the curves and previews over time are those of the first block."""
+    devices.forget_peak(context.device)
     shard = _Shard.begin(context)
     resumed = shard.restore(context.resumed())
     yield Started(total=shard.total, unit=UNIT, resumed_at=shard.done(resumed), device=str(context.device))
@@ -66,6 +67,7 @@ def recover(context: Context[RecoverParams]) -> Telling:
         "images": len(shard.images),
         "iterations": shard.recipe.steps,
         "precision": shard.precision,
+        "peak_bytes": devices.peak_bytes(context.device),
     }
 
 

@@ -38,3 +38,14 @@ def test_the_environment_names_versions_and_machine() -> None:
     found = devices.environment(CPU)
     assert found["torch"] == torch.__version__ and found["device"] == "cpu"
     assert all(isinstance(value, str) for value in found.values())
+
+
+def test_the_peak_counts_what_was_held_since_it_was_forgotten_and_given_back() -> None:
+    devices.forget_peak(CPU)
+    before = devices.peak_bytes(CPU)
+    torch.ones(2**24)  # 64 MiB, gone at once
+    after = devices.peak_bytes(CPU)
+    assert before is not None and after is not None and 2**26 <= after - before < 2**27
+    devices.forget_peak(CPU)
+    again = devices.peak_bytes(CPU)
+    assert again is not None and again < after - 2**25

@@ -69,7 +69,8 @@ def test_curves_are_those_of_the_first_block_and_others_tell_their_end(job: Job)
     for name in ("recover.loss", "recover.loss_ce", "recover.loss_bn", "recover.lr"):
         assert list(_metrics(told, name)) == [0, 1, 2, 3, 4]
     assert list(_metrics(told, "recover.loss_end")) == [0, 1]
-    assert job.store.manifest(job.step(StepKind.RECOVER).key).result["loss_end"] > 0
+    result = job.store.manifest(job.step(StepKind.RECOVER).key).result
+    assert result["loss_end"] > 0 and result["peak_bytes"] > 2**20
 
 
 def test_the_patches_are_shown_first_and_both_sides_of_an_injection(job: Job) -> None:
