@@ -12,7 +12,8 @@ from app.results.figures import ABLATIONS, Ablation
 from engine.presets import DEMO, PRESETS
 
 Spec = dict[str, Any]
-CIFAR10, TINY, TINY10 = "cifar10", "tiny-imagenet-200", "tiny10"  # folders of real images
+CIFAR10, TINY = "cifar10", "tiny-imagenet-200"  # folders of real images
+TINY10, TUNE10 = "tiny10", "tune10"  # its first ten classes, and the next ten, which settings may be chosen on
 FIRST_IPCS = (10, 1, 50)  # ten first: most is known of it
 METHODS = ("random", "herding", "RDED", "SRe2L++", "FADRM", "FADRM+")  # as the tables list them
 
@@ -81,7 +82,7 @@ HERDING: Spec = {"method": {"method": "herding"}}
 
 def _small(name: str, title: str, folder: Spec, data: str, first: Spec, second: Spec) -> Run:
     """What two cores bear: small networks, a quarter of the paper's iterations."""
-    network, few = first["network"], {"lr": 0.05, "budgets": [125] * 4}
+    network, few = first["network"], {"budgets": [125] * 4}
     spec = {
         "dataset": folder,
         "ipc": 10,
@@ -102,7 +103,7 @@ def _small(name: str, title: str, folder: Spec, data: str, first: Spec, second: 
         "RDED": RDED,
         "random": RANDOM,
         "FADRM+": {"method": {"method": "fadrm+", **few}, "teachers": [first, second]},
-        "SRe2L++": {"method": {"method": "sre2l++", "lr": 0.05, "budgets": [1000]}},
+        "SRe2L++": {"method": {"method": "sre2l++", "budgets": [1000]}},
         "herding": HERDING,
     }
     axes = (_variants("ipc", ipcs), _variants("method", methods))
@@ -154,6 +155,43 @@ CPU_LABELS = _part_of(
             "pool of 100 epochs": {"labels": {"pool": 100}},
             "pool of 10 epochs": {"labels": {"pool": 10}},
         },
+    ),
+)
+
+
+def _fadrm(**method: Any) -> Spec:
+    return {"method": method}
+
+
+def _sre2l(iterations: int, **method: Any) -> Spec:
+    return {"method": {"method": "sre2l++", "budgets": [iterations], **method}}
+
+
+TRIED = Run(
+    name="tried",
+    title="Ten other classes of Tiny-ImageNet, 10 per class: what was tried",
+    data=TUNE10,
+    spec=CPU_TINY10.spec,
+    axes=(
+        _variants(
+            "what",
+            {
+                "FADRM": {},
+                "FADRM, learning rate 0.05": _fadrm(lr=0.05),
+                "FADRM, four times the iterations": _fadrm(budgets=[500] * 4),
+                "FADRM, both": _fadrm(lr=0.05, budgets=[500] * 4),
+                "FADRM, alpha 0.8": _fadrm(alpha=0.8),
+                "FADRM, alpha 1.0 (no residual)": _fadrm(alpha=1.0),
+                "FADRM, the easiest patches": {"patches": {"difficulty": "easy"}},
+                "FADRM, any patches": {"patches": {"difficulty": "random"}},
+                "FADRM, labels by running statistics": {"labels": {"statistics": "running"}},
+                "SRe2L++": _sre2l(1000),
+                "SRe2L++, learning rate 0.05": _sre2l(1000, lr=0.05),
+                "SRe2L++, FADRM's iterations": _sre2l(500),
+                "RDED": RDED,
+                "random": RANDOM,
+            },
+        ),
     ),
 )
 
@@ -346,6 +384,12 @@ SUITES = {
             title="What two cores bear",
             note="Every method of the comparison with small networks, at 1, 10 and 50 images per class.",
             runs=(CPU_CIFAR10, CPU_TINY10, CPU_SEEDS, CPU_LABELS),
+        ),
+        Suite(
+            name="tried",
+            title="FADRM against SRe2L++: what was tried",
+            note="Learning rate, iterations, merge ratio and patches, on ten classes that no other suite reports.",
+            runs=(TRIED,),
         ),
         Suite(
             name="long",

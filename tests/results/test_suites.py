@@ -16,7 +16,12 @@ from engine.plan import StepKind, check, plan
 from engine.spec import JobSpec
 
 DATA = Path("/data")
-CLASSES = {"tiny-imagenet-200": (200, 500, 64), "cifar10": (10, 5000, 32), "tiny10": (10, 500, 32)}
+CLASSES = {
+    "tiny-imagenet-200": (200, 500, 64),
+    "cifar10": (10, 5000, 32),
+    "tiny10": (10, 500, 32),
+    "tune10": (10, 500, 32),
+}
 
 
 def facts_of(data: str | None) -> Facts:
