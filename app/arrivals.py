@@ -29,6 +29,7 @@ from starlette.concurrency import run_in_threadpool
 from app import uploads
 from app.errors import BadChecksum, Conflict, NotFound, TooLarge, TooMany, Unprocessable
 from app.ids import new_id
+from app.jobs import lock_user
 from app.models import Arrival, User, utc_now
 from app.services import Services
 from app.uploads import UploadOut
@@ -73,8 +74,9 @@ def begin(services: Services, owner: User, *, size_bytes: int, title: str, skip_
     uploads.check_room(services, owner, size_bytes)
     limit = services.settings.max_uploads_at_once
     with services.database.write() as session:
-        coming = select(Arrival).where(Arrival.owner_id == owner.id, Arrival.upload_id.is_(None))
-        rows = [row for row in session.scalars(coming) if row.problem is None and row.expires_at > utc_now()]
+        lock_user(session, owner)
+        uploads.check_quota(session, owner, size_bytes, services.settings.max_upload_bytes_per_user)
+        rows = uploads.under_way(session, owner)
         if len(rows) >= limit:
             raise TooMany(
                 f"You have {len(rows)} uploads under way, and the limit is {limit}.",
@@ -170,7 +172,13 @@ def finish(services: Services, user: User, arrival_id: str) -> tuple[UploadOut, 
         os.link(path, folder / ARCHIVE)  # stays here when it cannot be read for want of room
         try:
             made, is_new = uploads.keep(
-                services, user, folder, sha256_of_file(path), arrival.title, skip_bad=arrival.skip_bad
+                services,
+                user,
+                folder,
+                sha256_of_file(path),
+                arrival.title,
+                skip_bad=arrival.skip_bad,
+                arrival=arrival_id,
             )
         except Unprocessable as error:
             _end(services, arrival_id, problem={"detail": error.detail, "hint": error.hint, "details": error.details})

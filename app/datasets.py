@@ -34,6 +34,7 @@ class DatasetOut(BaseModel, frozen=True):
         description="Whether it has a test set of its own; else a share of each class is kept for testing."
     )
     note: str = ""
+    visibility: str | None = Field(None, description="Of an upload: who sees and uses it: private, team or all.")
 
 
 @dataclass(slots=True)

@@ -19,11 +19,13 @@ from sqlalchemy.orm import Session
 from app.db import Base
 from app.jobs import Note, Wish, lock, settle, stops, tell, wish
 from app.models import Attempt, Job, Mark, Metric, Preview, Step, StepState, StoredStep, Worker, utc_now
+from app.settings import Settings
 from engine import events as engine_events
 from engine import plan as engine_plan
 from engine.errors import ErrorReport
 
 BACK_OFF_S, LONGEST_BACK_OFF_S = 30.0, 900.0
+MAX_LOG_BYTES: int = Settings.model_fields["max_log_bytes_per_job"].default
 
 
 class LeaseLost(Exception):
@@ -54,11 +56,17 @@ def engine_step(step: Step) -> engine_plan.Step:
 
 
 def record(
-    session: Session, lease: Lease, events: Sequence[engine_events.Event] = (), blobs: Mapping[str, str] | None = None
+    session: Session,
+    lease: Lease,
+    events: Sequence[engine_events.Event] = (),
+    blobs: Mapping[str, str] | None = None,
+    *,
+    max_log_bytes: int = MAX_LOG_BYTES,
 ) -> Wish:
     """Renew the lease and write what the engine told. Returns what is wanted of the step now.
 
-    blobs: file of each preview among the events -> hash under which it lies in the store. Raises LeaseLost.
+    blobs: file of each preview among the events -> hash under which it lies in the store. max_log_bytes: of the job's
+    whole log; lines past it are left out. Raises LeaseLost.
     """
     job = _locked(session, lease)
     values: dict[str, Any] = {"beat": Step.beat + 1}
@@ -81,9 +89,10 @@ def record(
                 _upsert(session, Mark, ("step_key", "x"), [{"step_key": lease.step.key, "x": event.x, "data": data}])
                 notes.append(_note(lease, "injection", data))
             case engine_events.Preview():
+                job.previews += 1
                 notes.append(_record_preview(session, lease, event, (blobs or {})[event.file]))
             case engine_events.Log():
-                notes.append(_note(lease, "log", event.model_dump(exclude={"type"})))
+                notes += _record_line(job, lease, event, max_log_bytes)
             case engine_events.Checkpointed():
                 values["crash_streak"] = 0
                 notes.append(_note(lease, "checkpoint", {"done": event.done}))
@@ -232,6 +241,18 @@ def _write_as_holder(session: Session, lease: Lease, values: dict[str, Any], bea
 
 def _note(lease: Lease, kind: str, data: dict[str, Any]) -> Note:
     return Note(kind=kind, data=data, step_id=lease.step_id, fence=lease.fence)
+
+
+def _record_line(job: Job, lease: Lease, event: engine_events.Log, most: int) -> list[Note]:
+    """A line of the log; where it would be too much, a sentence in its place, and nothing from then on."""
+    before = job.log_bytes
+    job.log_bytes += len(event.message.encode())
+    if job.log_bytes > most:
+        if before > most:
+            return []
+        message = f"The log of this job ends here: it has {before:,} bytes, and the limit is {most:,}"
+        event = engine_events.Log(message=f"{message} (FADRM_MAX_LOG_BYTES_PER_JOB).", level="warning")
+    return [_note(lease, "log", event.model_dump(exclude={"type"}))]
 
 
 def _record_preview(session: Session, lease: Lease, event: engine_events.Preview, sha256: str) -> Note:

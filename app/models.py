@@ -136,6 +136,7 @@ class Upload(Base):
     owner_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
     title: Mapped[str] = mapped_column(String(80))
     size_bytes: Mapped[int] = mapped_column(BigInteger)  # of the archive
+    held_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # what lies in the store of it
     facts: Mapped[dict[str, Any]] = mapped_column(JSON)  # app.uploads.Counts
     visibility: Mapped[Visibility] = mapped_column(String(10), default=Visibility.PRIVATE, server_default="private")
     created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
@@ -214,6 +215,8 @@ class Job(Base):
     deleted_at: Mapped[datetime | None] = mapped_column(Time, index=True)  # when: it is hidden, and later removed
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # engine.errors.ErrorReport, and the step
     last_seq: Mapped[int] = mapped_column(Integer, default=0)  # of its events; also its version
+    log_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of the lines that engines told
+    previews: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # contact sheets that they told
     created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
     started_at: Mapped[datetime | None] = mapped_column(Time)
     finished_at: Mapped[datetime | None] = mapped_column(Time)

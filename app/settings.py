@@ -74,7 +74,9 @@ class Settings(BaseSettings):
     )
     max_upload_pixels: int = Field(25_000_000, ge=1, description="Pixels of one image in an uploaded archive.")
     max_upload_bytes_per_user: int = Field(
-        64 * 2**30, ge=1, description="Bytes of all archives that one user has sent and not removed."
+        64 * 2**30,
+        ge=1,
+        description="Bytes that all uploads of one user take in the store, with those that are under way.",
     )
     max_uploads_at_once: int = Field(4, ge=1, description="Uploads of one user that are under way at once.")
     upload_expires_h: float = Field(
@@ -89,6 +91,12 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(2**20, ge=1024, description="Bytes of a request that is no upload.")
     max_spec_bytes: int = Field(2**18, ge=1024, description="Bytes of a spec as JSON.")
+    max_log_bytes_per_job: int = Field(
+        32 * 2**20, ge=0, description="Bytes of a job's log; further lines of its engines are left out, which it says."
+    )
+    max_previews_per_job: int = Field(
+        5000, ge=0, description="Contact sheets of a job; further ones are left out, which its log says."
+    )
     max_streams: int = Field(1000, ge=1, description="Streams of events that one process of the API holds open.")
     max_streams_per_user: int = Field(20, ge=1, description="Streams of events that one user has open at once.")
     max_unpacking_bytes: int = Field(

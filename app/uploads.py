@@ -25,7 +25,8 @@ from app import audit, confined
 from app.datasets import DatasetOut, within_archive
 from app.errors import Conflict, NotFound, TooLarge, TooMany, Unprocessable
 from app.ids import new_id
-from app.models import TERMINAL_JOB_STATES, Job, UploadHolder, User, Visibility
+from app.jobs import lock_user
+from app.models import TERMINAL_JOB_STATES, Arrival, Job, UploadHolder, User, Visibility, utc_now
 from app.models import Upload as Row
 from app.services import Services
 from app.unpacking import FULL, BadImage, Unpacked
@@ -98,23 +99,48 @@ def check_room(services: Services, owner: User, size_bytes: int) -> None:
     if size_bytes > settings.max_upload_bytes:
         raise too_large(settings.max_upload_bytes)
     with services.database.read() as session:
-        held = session.scalar(select(func.sum(Row.size_bytes)).where(Row.owner_id == owner.id)) or 0
-    if held + size_bytes > settings.max_upload_bytes_per_user:
-        raise TooMany(
-            f"Your uploads have {held:,} bytes; with {size_bytes:,} more they exceed the limit of "
-            f"{settings.max_upload_bytes_per_user:,}.",
-            hint="Remove data sets that are no longer needed, or have an administrator raise "
-            "FADRM_MAX_UPLOAD_BYTES_PER_USER.",
-        )
+        check_quota(session, owner, size_bytes, settings.max_upload_bytes_per_user)
     services.store.uploads.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(services.store.uploads).free < size_bytes:
         raise confined.full()
 
 
+def check_quota(session: Session, owner: User, size_bytes: int, most: int, *, besides: str | None = None) -> None:
+    """Raises TooMany when so many bytes more would be too many. What is under way counts as announced.
+
+    besides: the arrival that these bytes came by. To hold against two at once, ask while the user's row is locked.
+    """
+    held = session.scalar(select(func.sum(Row.held_bytes)).where(Row.owner_id == owner.id)) or 0
+    coming = sum(row.size_bytes for row in under_way(session, owner) if row.id != besides)
+    if held + coming + size_bytes > most:
+        under = f" and {coming:,} under way" if coming else ""
+        raise TooMany(
+            f"Your uploads take {held:,} bytes{under}; with {size_bytes:,} more they exceed the limit of {most:,}.",
+            hint="Remove uploads that are no longer needed, or have an administrator raise "
+            "FADRM_MAX_UPLOAD_BYTES_PER_USER.",
+        )
+
+
+def under_way(session: Session, owner: User) -> list[Arrival]:
+    """Files of a user of which more is to come, or which wait to be finished."""
+    rows = session.scalars(select(Arrival).where(Arrival.owner_id == owner.id, Arrival.upload_id.is_(None)))
+    return [row for row in rows if row.problem is None and row.expires_at > utc_now()]
+
+
 def keep(
-    services: Services, owner: User, folder: Path, sha256: str, title: str, *, skip_bad: bool = False
+    services: Services,
+    owner: User,
+    folder: Path,
+    sha256: str,
+    title: str,
+    *,
+    skip_bad: bool = False,
+    arrival: str | None = None,
 ) -> tuple[UploadOut, bool]:
-    """Unpack what was received and make it a data set; whether it is new. Removes `folder`. Raises Unprocessable."""
+    """Unpack what was received and make it a data set; whether it is new. Removes `folder`.
+
+    arrival: what it came by, where it came in pieces. Raises Unprocessable, and TooMany past the user's quota.
+    """
     try:
         with services.database.write() as session:
             if known := session.get(Row, sha256):
@@ -127,8 +153,12 @@ def keep(
             write_atomically(unpacked / UPLOAD_TITLE, title.encode())
         size_bytes = (folder / "archive.zip").stat().st_size
         row = Row(id=sha256, owner_id=owner.id, title=title, size_bytes=size_bytes, facts=counts.model_dump())
+        row.held_bytes = counts.unpacked_bytes
         try:
             with services.database.write() as session:
+                lock_user(session, owner)
+                most = services.settings.max_upload_bytes_per_user
+                check_quota(session, owner, row.held_bytes, most, besides=arrival)
                 row.visibility = chosen(session, owner, None, services.settings.visibility)
                 session.add(row)
                 session.flush()  # of two that come with the same bytes, one goes on
@@ -178,6 +208,7 @@ def listed(services: Services, user: User) -> list[DatasetOut]:
             classes=len(row.facts["classes"]),
             has_test=row.facts["has_test"],
             note=f"Uploaded by {name}.",
+            visibility=row.visibility,
         )
         for row, name in found
     ]

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
 from app import leases
 from app.jobs import Wish
 from app.leases import Lease
+from app.models import Job
 from app.services import Services
-from engine.events import Event, Finished, Log
+from engine.events import Event, Finished, Log, Preview
 from engine.launch import EXIT_DRAINED, Request
 from worker.persist import UNWRITABLE, is_passing, patiently
-from worker.previews import keep_previews
+from worker.previews import keep_previews, within
 from worker.supervise import EngineProcess, Fuse
 
 CANCEL_GRACE_S = 3.0  # nobody wants a checkpoint of a cancelled job
@@ -44,6 +48,7 @@ class Attempt:
     device: str  # as the engine sees it
     out: Path
     stop: Callable[[], bool]
+    _told_of_limit: bool = False
 
     def run(self) -> Outcome:
         """Let the engine do the step. Raises LeaseLost; the engine is then still to be ended."""
@@ -116,7 +121,7 @@ class Attempt:
         events, blobs = self._take()
         try:
             with self.services.database.write() as session:
-                wanted = leases.record(session, self.lease, events, blobs)
+                wanted = self._record(session, events, blobs)
         except UNWRITABLE as error:
             self._unwritten(events, error)
             return Wish.WORK
@@ -131,14 +136,41 @@ class Attempt:
         try:
             patiently(
                 self.services.database,
-                lambda session: leases.record(session, self.lease, events, blobs),
+                lambda session: self._record(session, events, blobs),
                 stop=self.stop,
             )
         except UNWRITABLE:
             log.exception("events of a step could not be stored", extra={"step": self.lease.step_id})
 
+    def _record(self, session: Session, events: list[Event], blobs: dict[str, str]) -> Wish:
+        most = self.services.settings.max_log_bytes_per_job
+        return leases.record(session, self.lease, events, blobs, max_log_bytes=most)
+
     def _take(self) -> tuple[list[Event], dict[str, str]]:
-        return keep_previews(self.engine.pending.take(), self.out, self.services.store)
+        events = self.engine.pending.take()
+        if any(isinstance(event, Preview) for event in events):
+            events = self._allowed(events)
+        return keep_previews(events, self.out, self.services.store)
+
+    def _allowed(self, events: list[Event]) -> list[Event]:
+        """The events without the previews that are past the job's limit, which its log says once an attempt.
+
+        Asked before a picture goes into the store. Where the database is away, the limit is not known, and they stay.
+        """
+        most = self.services.settings.max_previews_per_job
+        try:
+            with self.services.database.read() as session:
+                had = session.get_one(Job, self.lease.job_id).previews
+        except SQLAlchemyError:
+            return events
+        kept = within(events, most - had)
+        if len(kept) < len(events) and not self._told_of_limit:
+            self._told_of_limit = True
+            message = (
+                f"No more contact sheets are kept of this job: the limit is {most:,} (FADRM_MAX_PREVIEWS_PER_JOB)."
+            )
+            kept.append(Log(message=message, level="warning"))
+        return kept
 
     def _unwritten(self, events: list[Event], error: Exception) -> None:
         """A heartbeat failed: its events wait for the next one, unless it is them that the database cannot take."""

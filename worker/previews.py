@@ -12,6 +12,17 @@ PNG = b"\x89PNG\r\n\x1a\n"
 LARGEST_BYTES = 20 * 2**20
 
 
+def within(events: Iterable[Event], left: int) -> list[Event]:
+    """The same events with the first `left` previews."""
+    kept: list[Event] = []
+    for event in events:
+        if isinstance(event, Preview):
+            left -= 1
+        if not isinstance(event, Preview) or left >= 0:
+            kept.append(event)
+    return kept
+
+
 def keep_previews(events: Iterable[Event], out: Path, store: Store) -> tuple[list[Event], dict[str, str]]:
     """Put each preview's picture in the store: the events, and file -> hash. One that cannot be kept becomes a log line."""
     kept: list[Event] = []

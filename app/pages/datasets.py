@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import arrivals, folder_preview, uploads
 from app.datasets import catalogue
-from app.deps import ServicesDep, UserDep, WriterDep
+from app.deps import ServicesDep, UserDep, VisibilityField, WriterDep
 from app.errors import ServiceError, TooMany, Unprocessable
 from app.models import Job, User
 from app.pages.render import page
@@ -75,6 +75,11 @@ def router() -> APIRouter:
             distil=f"/jobs/new?upload={upload_id}",
             is_ours=user.role == "admin" or user.name == found.owner,
         )
+
+    @routes.post("/uploads/{upload_id}/visibility")
+    def show_to(services: ServicesDep, user: WriterDep, upload_id: str, visibility: VisibilityField) -> Response:
+        uploads.show_to(services, user, upload_id, visibility)
+        return RedirectResponse(f"/datasets/uploads/{upload_id}", 303)
 
     @routes.get("/folder")
     def folder_page(

@@ -146,7 +146,7 @@ def _kinds(session: Session, root: Path) -> Iterator[KindOut]:
             yield _kind(kind, count, size_of(path))
     uploads = session.scalars(select(Upload)).all()
     if uploads:
-        yield _kind("uploads", len(uploads), sum(one.facts.get("unpacked_bytes", one.size_bytes) for one in uploads))
+        yield _kind("uploads", len(uploads), sum(one.held_bytes for one in uploads))
 
 
 def _kind(kind: str, count: int, size_bytes: int) -> KindOut:

@@ -37,6 +37,19 @@ def send(client: TestClient, url: str, data: bytes, offset: int, **headers: str)
     )
 
 
+def test_what_is_under_way_counts_as_announced(world: World, owner: Person) -> None:
+    settings = world.services.settings.model_copy(update={"max_upload_bytes_per_user": 10_000})
+    with TestClient(
+        create_app(replace(world.services, settings=settings), background=False), headers=owner.headers
+    ) as client:
+        first = begin(client, 6_000)
+        refused = begin(client, 5_000)
+        assert refused.status_code == 429 and "and 6,000 under way; with 5,000 more" in refused.json()["detail"]
+        assert begin(client, 5_000, world.person("other").headers).status_code == 201
+        client.delete(first.headers["location"])
+        assert begin(client, 5_000).status_code == 201
+
+
 def test_pieces_become_a_data_set_and_a_second_finish_answers_the_same(client: TestClient, world: World) -> None:
     data = archive()
     made = begin(client, len(data))

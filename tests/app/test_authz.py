@@ -49,6 +49,7 @@ owner    POST  /sweeps/{sweep_id}/restore
 owner    PATCH /api/v1/jobs/{job_id} /api/v1/sweeps/{sweep_id}
 owner    DELETE /api/v1/jobs/{job_id} /api/v1/sweeps/{sweep_id}
 sight    GET   /api/v1/datasets/{upload_id} /api/v1/datasets/{upload_id}/sheet /datasets/uploads/{upload_id}
+owner    POST  /datasets/uploads/{upload_id}/visibility
 owner    PATCH /api/v1/datasets/{upload_id}
 owner    DELETE /api/v1/datasets/{upload_id}
 own      HEAD  /api/v1/uploads/{arrival_id}
@@ -85,6 +86,7 @@ FORMS = {
     "/jobs/{job_id}/visibility": {"visibility": "private"},
     "/jobs/{job_id}/rename": {"name": "another"},
     "/sweeps/{sweep_id}/visibility": {"visibility": "private"},
+    "/datasets/uploads/{upload_id}/visibility": {"visibility": "private"},
     "/jobs/bulk": {"action": "pause"},
     "/queue/{job_id}/rank": {"priority": "0"},
 }

@@ -13,7 +13,7 @@ from app import claims, jobs, leases
 from app.claims import Holder
 from app.errors import TooMany, Unprocessable
 from app.leases import Lease, LeaseLost
-from app.models import Attempt, Job, Metric, Step
+from app.models import Attempt, Event, Job, Metric, Step
 from app.reaper import Reaper
 from app.sweeper import Sweeper, expire_all, sweep
 from engine import events
@@ -174,6 +174,21 @@ def test_points_that_are_told_again_are_there_once(any_world: World) -> None:
     with any_world.services.database.read() as session:
         points = session.execute(select(Metric.x, Metric.value).order_by(Metric.x)).all()
     assert points == [(0, 2.0), (1, 2.0)]
+
+
+def test_lines_past_the_limit_of_a_jobs_log_are_left_out_and_the_log_says_so(any_world: World) -> None:
+    job = any_world.submit(any_world.person("owner"), chain("a"))
+    lease = any_world.claim()
+    assert lease is not None
+    for message in ("Käfer", "bees", "wasps", "ants"):
+        with any_world.services.database.write() as session:
+            leases.record(session, lease, [events.Log(message=message)], max_log_bytes=10)
+    with any_world.services.database.read() as session:
+        lines = session.scalars(select(Event).where(Event.job_id == job.id, Event.kind == "log").order_by(Event.seq))
+        told = [event.data for event in lines]
+    assert [line["message"] for line in told[:-1]] == ["Käfer", "bees"]
+    assert "it has 10 bytes, and the limit is 10 (FADRM_MAX_LOG_BYTES_PER_JOB)" in told[-1]["message"]
+    assert told[-1]["level"] == "warning" and len(told) == 3
 
 
 def test_all_leases_are_taken_back_when_an_embedded_server_starts(any_world: World) -> None:

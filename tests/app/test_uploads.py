@@ -301,6 +301,7 @@ def test_damage_of_any_kind_is_refused_in_words_and_writes_nowhere_else(tmp_path
 def test_a_user_may_send_only_so_much(world: World, owner: Person) -> None:
     first = archive()
     update = LIMITS | {"max_upload_bytes_per_user": len(archive(*SPLIT)) + 500}
+    assert len(archive(*SPLIT)) > 500
     services = replace(world.services, settings=world.services.settings.model_copy(update=update))
     with TestClient(create_app(services, background=False), headers=owner.headers) as client:
         made = send(client, first)
@@ -309,6 +310,15 @@ def test_a_user_may_send_only_so_much(world: World, owner: Person) -> None:
         assert send(client, archive(*SPLIT), headers=ZIP | world.person("other").headers).status_code == 201
         client.delete(f"{URL}/{made.json()['id']}")
         assert send(client, archive(*SPLIT)).status_code == 200
+
+
+def test_what_an_upload_takes_in_the_store_counts_whether_or_not_its_size_was_said(world: World, owner: Person) -> None:
+    update = {"max_upload_bytes_per_user": 1_000}
+    services = replace(world.services, settings=world.services.settings.model_copy(update=update))
+    with TestClient(create_app(services, background=False), headers=owner.headers) as client:
+        refused = client.post(URL, content=iter([archive()]), headers=ZIP)  # in chunks: without a length
+        assert refused.status_code == 429 and "exceed the limit of 1,000" in refused.json()["detail"]
+        assert not left(world) and world.count(Upload) == 0
 
 
 @pytest.mark.parametrize("says_its_size", [True, False])

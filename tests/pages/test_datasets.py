@@ -46,6 +46,18 @@ def test_images_that_cannot_be_read_are_named_on_the_page(client: TestClient) ->
     assert "<h1>With a gap</h1>" in page and "1 image cannot be read and was left out" in page
 
 
+def test_who_sees_an_upload_is_shown_and_changed_on_its_page(client: TestClient, site: Site) -> None:
+    page = send(client, archive(*FLAT))
+    path = re.search(r'action="(/datasets/uploads/[0-9a-f]{64}/visibility)"', page)
+    assert path and "only its owner" in page and "Show to everybody" in page
+    assert "Seen by only its owner" in client.get("/datasets").text
+    changed = client.post(path[1], data={"csrf": csrf_of(page), "visibility": "all"}).text
+    assert "<summary>everybody</summary>" in changed and "Show to its owner" in changed
+    assert "Seen by everybody" in client.get("/datasets").text
+    site.demote()
+    assert "Show to" not in client.get(path[1].removesuffix("/visibility")).text
+
+
 def test_a_folder_below_the_roots_has_a_page(client: TestClient, site: Site) -> None:
     root = site.services.settings.data_roots[0]
     for name in FLAT:

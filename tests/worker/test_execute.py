@@ -50,6 +50,22 @@ def test_what_the_engine_tells_is_kept(any_stage: Stage) -> None:
     assert any("outside of the step's folder" in line for line in lines)
 
 
+def test_contact_sheets_past_the_limit_are_left_out_and_the_log_says_so_once(
+    make_stage: Callable[..., Stage], sqlite_url: str
+) -> None:
+    stage = make_stage(sqlite_url, max_previews_per_job=1)
+    steps = [scripted(f"telling {index}", units=3, preview_at=2) for index in range(2)]
+    job = stage.submit(*steps)
+    stage.carrier().drain()
+    assert stage.job(job).state == JobState.SUCCEEDED and stage.job(job).previews == 1
+    lines = [event.data["message"] for event in stage.events(job) if event.kind == "log"]
+    assert sum("the limit is 1 (FADRM_MAX_PREVIEWS_PER_JOB)" in line for line in lines) == 2  # one an attempt
+    with stage.database.read() as session:
+        assert len(session.scalars(select(Preview)).all()) == 1
+    assert len(list(stage.store.blob("x").parent.iterdir())) == 1
+    stage.check()
+
+
 def test_equal_work_is_done_once_for_two_jobs(any_stage: Stage) -> None:
     step = scripted("shared", units=2)
     jobs = [any_stage.submit(step), any_stage.submit(step)]
