@@ -167,6 +167,7 @@ def _sre2l(iterations: int, **method: Any) -> Spec:
     return {"method": {"method": "sre2l++", "budgets": [iterations], **method}}
 
 
+BY_RUNNING: Spec = {"labels": {"statistics": "running"}}
 TRIED = Run(
     name="tried",
     title="Ten other classes of Tiny-ImageNet, 10 per class: what was tried",
@@ -184,12 +185,15 @@ TRIED = Run(
                 "FADRM, alpha 1.0 (no residual)": _fadrm(alpha=1.0),
                 "FADRM, the easiest patches": {"patches": {"difficulty": "easy"}},
                 "FADRM, any patches": {"patches": {"difficulty": "random"}},
-                "FADRM, labels by running statistics": {"labels": {"statistics": "running"}},
+                "FADRM, labels by running statistics": BY_RUNNING,
                 "SRe2L++": _sre2l(1000),
                 "SRe2L++, learning rate 0.05": _sre2l(1000, lr=0.05),
                 "SRe2L++, FADRM's iterations": _sre2l(500),
+                "SRe2L++, labels by running statistics": _sre2l(1000) | BY_RUNNING,
                 "RDED": RDED,
+                "RDED, labels by running statistics": RDED | BY_RUNNING,
                 "random": RANDOM,
+                "random, labels by running statistics": RANDOM | BY_RUNNING,
             },
         ),
     ),
