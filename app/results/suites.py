@@ -76,6 +76,7 @@ def _split(total: int, parts: int) -> list[int]:
 
 
 RDED: Spec = {"method": {"method": "rded"}, "patches": {"difficulty": "easy"}}
+BY_RUNNING: Spec = {"labels": {"statistics": "running"}}
 RANDOM: Spec = {"method": {"method": "random"}}
 HERDING: Spec = {"method": {"method": "herding"}}
 
@@ -159,6 +160,22 @@ CPU_LABELS = _part_of(
 )
 
 
+CPU_CIFAR10_RUNNING = _part_of(
+    CPU_CIFAR10,
+    "cpu-cifar10-running",
+    "CIFAR-10, 10 per class: labels by the teacher's running statistics",
+    CPU_CIFAR10.axes[1],
+    **BY_RUNNING,
+)
+CPU_TINY10_RUNNING = _part_of(
+    CPU_TINY10,
+    "cpu-tiny10-running",
+    "Ten classes of Tiny-ImageNet, 10 per class: labels by the teacher's running statistics",
+    CPU_TINY10.axes[1],
+    **BY_RUNNING,
+)
+
+
 def _fadrm(**method: Any) -> Spec:
     return {"method": method}
 
@@ -167,7 +184,6 @@ def _sre2l(iterations: int, **method: Any) -> Spec:
     return {"method": {"method": "sre2l++", "budgets": [iterations], **method}}
 
 
-BY_RUNNING: Spec = {"labels": {"statistics": "running"}}
 TRIED = Run(
     name="tried",
     title="Ten other classes of Tiny-ImageNet, 10 per class: what was tried",
@@ -387,7 +403,7 @@ SUITES = {
             name="cpu",
             title="What two cores bear",
             note="Every method of the comparison with small networks, at 1, 10 and 50 images per class.",
-            runs=(CPU_CIFAR10, CPU_TINY10, CPU_SEEDS, CPU_LABELS),
+            runs=(CPU_CIFAR10, CPU_TINY10, CPU_CIFAR10_RUNNING, CPU_TINY10_RUNNING, CPU_SEEDS, CPU_LABELS),
         ),
         Suite(
             name="tried",
