@@ -403,7 +403,13 @@ SUITES = {
             name="cpu",
             title="What two cores bear",
             note="Every method of the comparison with small networks, at 1, 10 and 50 images per class.",
-            runs=(CPU_CIFAR10, CPU_TINY10, CPU_CIFAR10_RUNNING, CPU_TINY10_RUNNING, CPU_SEEDS, CPU_LABELS),
+            runs=(CPU_CIFAR10, CPU_TINY10, CPU_LABELS),
+        ),
+        Suite(
+            name="order",
+            title="What the order of the methods hangs on",
+            note="The suite cpu at ten images per class: labels by running statistics, and other sets by chance.",
+            runs=(CPU_TINY10_RUNNING, CPU_CIFAR10_RUNNING, CPU_SEEDS),
         ),
         Suite(
             name="tried",
