@@ -1,7 +1,7 @@
 """Files on their way, piece by piece, which go on after a break: the tus protocol 1.0 (creation, checksum, expiration,
 termination). Below the store:
 
-uploads/part-<id>/archive.zip   the bytes that are here; how many there are is where the next piece begins
+uploads/part-<id>/sent   the bytes that are here; how many there are is where the next piece begins
 
 The file is the truth of what is here, and its lock lets one piece in at a time, whatever process it comes to.
 """
@@ -26,13 +26,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app import uploads
+from app import sent, uploads, weights
 from app.errors import BadChecksum, Conflict, NotFound, TooLarge, TooMany, Unprocessable
 from app.ids import new_id
 from app.jobs import lock_user
-from app.models import Arrival, User, utc_now
+from app.models import Arrival, UploadKind, User, utc_now
+from app.sent import SENT
 from app.services import Services
 from app.uploads import UploadOut
+from app.weights import WeightsOut
 from engine.store import sha256_of_file
 
 VERSION = "1.0.0"
@@ -40,7 +42,6 @@ EXTENSIONS = "creation,checksum,expiration,termination"
 MEDIA_TYPE = "application/offset+octet-stream"
 ALGORITHMS = {"sha256": hashlib.sha256, "sha1": hashlib.sha1}  # tus demands that sha1 is known
 FOLDER = "part-"
-ARCHIVE = "archive.zip"
 
 
 class ArrivalState(StrEnum):
@@ -48,8 +49,8 @@ class ArrivalState(StrEnum):
 
     RECEIVING = "receiving"  # bytes are missing
     RECEIVED = "received"  # all are here, and wait to be finished
-    REFUSED = "refused"  # it was read, and is no data set: `problem` says why
-    READY = "ready"  # it is a data set
+    REFUSED = "refused"  # it was read, and is not what it should be: `problem` says why
+    READY = "ready"  # it is an upload
 
 
 class ArrivalOut(BaseModel):
@@ -62,21 +63,32 @@ class ArrivalOut(BaseModel):
     state: ArrivalState
     size_bytes: int = Field(description="Of the whole file.")
     offset: int = Field(description="Bytes that are here: where the next piece begins.")
+    kind: UploadKind = Field(UploadKind.IMAGES, description="images: an archive of them; weights: of a teacher.")
+    network: str | None = Field(None, description="Whose weights they are.")
     skip_bad: bool
-    upload_id: str | None = Field(description="The data set that it became.")
+    upload_id: str | None = Field(description="The upload that it became.")
     problem: dict[str, Any] | None = Field(description="Why it was refused: detail, hint, details.")
     created_at: datetime
     expires_at: datetime = Field(description="It is forgotten then, unless another piece comes.")
 
 
-def begin(services: Services, owner: User, *, size_bytes: int, title: str, skip_bad: bool) -> ArrivalOut:
+def begin(
+    services: Services,
+    owner: User,
+    *,
+    size_bytes: int,
+    title: str,
+    kind: UploadKind = UploadKind.IMAGES,
+    network: str | None = None,
+    skip_bad: bool = False,
+) -> ArrivalOut:
     """A file that will come. Raises TooLarge, TooMany or Unavailable when it need not begin."""
-    uploads.check_room(services, owner, size_bytes)
+    sent.check_room(services, owner, size_bytes, kind)
     limit = services.settings.max_uploads_at_once
     with services.database.write() as session:
         lock_user(session, owner)
-        uploads.check_quota(session, owner, size_bytes, services.settings.max_upload_bytes_per_user)
-        rows = uploads.under_way(session, owner)
+        sent.check_quota(session, owner, size_bytes, services.settings.max_upload_bytes_per_user)
+        rows = sent.under_way(session, owner)
         if len(rows) >= limit:
             raise TooMany(
                 f"You have {len(rows)} uploads under way, and the limit is {limit}.",
@@ -88,6 +100,8 @@ def begin(services: Services, owner: User, *, size_bytes: int, title: str, skip_
             owner_id=owner.id,
             title=title,
             size_bytes=size_bytes,
+            kind=kind,
+            network=network,
             skip_bad=skip_bad,
             expires_at=_expiry(services),
         )
@@ -103,7 +117,7 @@ def get(services: Services, user: User, arrival_id: str) -> ArrivalOut:
 
 
 def listed(services: Services, user: User) -> list[ArrivalOut]:
-    """One's own, the newest first, without those that became data sets."""
+    """One's own, the newest first, without those that became uploads."""
     query = select(Arrival).where(Arrival.owner_id == user.id, Arrival.upload_id.is_(None))
     with services.database.read() as session:
         rows = session.scalars(query.order_by(Arrival.id.desc())).all()
@@ -123,7 +137,7 @@ async def append(
         raise Conflict("This upload has ended already.", hint=f"GET /api/v1/uploads/{arrival_id} tells how.")
     digest, wanted = _checker(checksum)
     path = _path(services, arrival_id)
-    with _turn(path), uploads.room(), path.open("r+b") as file:
+    with _turn(path), sent.room(), path.open("r+b") as file:
         have = file.seek(0, os.SEEK_END)
         if offset != have:
             raise Conflict(
@@ -153,14 +167,15 @@ async def append(
     return await run_in_threadpool(_renewed, services, user, arrival_id)
 
 
-def finish(services: Services, user: User, arrival_id: str) -> tuple[UploadOut, bool]:
-    """Make a data set of a file that is whole; whether it is new. Asked again, it answers the same.
+def finish(services: Services, user: User, arrival_id: str) -> tuple[UploadOut | WeightsOut, bool]:
+    """Make an upload of a file that is whole; whether it is new. Asked again, it answers the same.
 
-    Raises NotFound, Conflict while bytes are missing or another request does it, and Unprocessable as `uploads.keep`.
+    Raises NotFound, Conflict while bytes are missing or another request does it, and what `uploads.keep` raises.
     """
     arrival = get(services, user, arrival_id)
     if arrival.upload_id is not None:
-        return uploads.get(services, user, arrival.upload_id), False
+        found = weights.get if arrival.kind == UploadKind.WEIGHTS else uploads.get
+        return found(services, user, arrival.upload_id), False
     if arrival.problem is not None:
         raise Unprocessable(**_as_arguments(arrival.problem))
     if arrival.state != ArrivalState.RECEIVED:
@@ -168,23 +183,23 @@ def finish(services: Services, user: User, arrival_id: str) -> tuple[UploadOut, 
         raise Conflict(f"{missing:,} of {arrival.size_bytes:,} bytes are missing.", hint="Send them first.")
     path = _path(services, arrival_id)
     with _turn(path):
-        folder = uploads.new_folder(services.store.uploads)
-        os.link(path, folder / ARCHIVE)  # stays here when it cannot be read for want of room
+        folder = sent.new_folder(services.store.uploads)
+        os.link(path, folder / SENT)  # stays here when it cannot be read for want of room
         try:
-            made, is_new = uploads.keep(
-                services,
-                user,
-                folder,
-                sha256_of_file(path),
-                arrival.title,
-                skip_bad=arrival.skip_bad,
-                arrival=arrival_id,
-            )
+            made, is_new = _kept(services, user, arrival, folder)
         except Unprocessable as error:
             _end(services, arrival_id, problem={"detail": error.detail, "hint": error.hint, "details": error.details})
             raise
         _end(services, arrival_id, upload_id=made.id)
     return made, is_new
+
+
+def _kept(services: Services, user: User, arrival: ArrivalOut, folder: Path) -> tuple[UploadOut | WeightsOut, bool]:
+    """What a file in a folder is, by its kind."""
+    given = (services, user, folder, sha256_of_file(folder / SENT), arrival.title)
+    if arrival.kind == UploadKind.WEIGHTS:
+        return weights.keep(*given, arrival.network or "", arrival=arrival.id)
+    return uploads.keep(*given, skip_bad=arrival.skip_bad, arrival=arrival.id)
 
 
 def cancel(services: Services, user: User, arrival_id: str) -> None:
@@ -202,7 +217,7 @@ def clean(services: Services) -> int:
             session.delete(row)
         known = set(session.scalars(select(Arrival.id)))
     for folder in services.store.uploads.glob(f"{FOLDER}*"):
-        is_old = time.time() - folder.stat().st_mtime > uploads.ABANDONED_S
+        is_old = time.time() - folder.stat().st_mtime > sent.ABANDONED_S
         if folder.name.removeprefix(FOLDER) not in known and is_old:
             shutil.rmtree(folder, ignore_errors=True)
     for row in gone:
@@ -242,7 +257,7 @@ def _expiry(services: Services) -> datetime:
 
 def _path(services: Services, arrival_id: str) -> Path:
     """Where the bytes lie. The id is one that the database knows, and so ours."""
-    return services.store.uploads / f"{FOLDER}{arrival_id}" / ARCHIVE
+    return services.store.uploads / f"{FOLDER}{arrival_id}" / SENT
 
 
 def _out(services: Services, row: Arrival) -> ArrivalOut:

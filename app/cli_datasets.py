@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +14,10 @@ from rich.table import Table
 
 from app.remote import AsJson, connect, err, out, print_json
 from fadrm.errors import Refused
+from fadrm.uploading import Told
 
 datasets = typer.Typer(help="Data sets that jobs may use.", no_args_is_help=True)
-teachers = typer.Typer(help="Teachers that are in the store.", no_args_is_help=True)
+teachers = typer.Typer(help="Teachers that are in the store, and weights that were sent.", no_args_is_help=True)
 
 
 def upload(
@@ -30,16 +33,7 @@ def upload(
 
     What to write in a spec goes to stdout, the rest to stderr.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), DownloadColumn(), TransferSpeedColumn())
-    with (
-        connect() as client,
-        Progress(*columns, TimeRemainingColumn(), console=err, transient=True, disable=not err.is_terminal) as progress,
-    ):
-        task = progress.add_task("Sending", total=archive.stat().st_size)
-
-        def told(done: int, total: int) -> None:
-            progress.update(task, completed=done, description="Reading" if done == total else "Sending")
-
+    with connect() as client, _shown(archive) as told:
         try:
             made = client.upload(archive, title, skip_bad=skip_bad, told=told)
         except Refused as refused:
@@ -51,6 +45,21 @@ def upload(
     err.print(f"{made.title}: {len(made.classes)} classes, {images}", highlight=False, markup=False, soft_wrap=True)
     if made.skipped:
         err.print(f"{made.skipped:,} images cannot be read and were left out.", highlight=False)
+
+
+@contextmanager
+def _shown(path: Path) -> Iterator[Told]:
+    """A bar of how much of a file is sent."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), DownloadColumn(), TransferSpeedColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=err, transient=True, disable=not err.is_terminal
+    ) as progress:
+        task = progress.add_task("Sending", total=path.stat().st_size)
+
+        def told(done: int, total: int) -> None:
+            progress.update(task, completed=done, description="Reading" if done == total else "Sending")
+
+        yield told
 
 
 @datasets.command("list")
@@ -97,3 +106,53 @@ def list_teachers(as_json: AsJson = False) -> None:
             one["network"], named, *("–" if value is None else str(value) for value in figures), str(len(one["jobs"]))
         )
     out.print(table)
+
+
+@teachers.command("upload")
+def upload_teacher(
+    file: Annotated[
+        Path,
+        typer.Argument(help="A .safetensors file of trained weights.", metavar="FILE", exists=True, dir_okay=False),
+    ],
+    network: Annotated[str, typer.Option(help="Whose weights they are, as a spec names it: resnet18, ...")],
+    title: Annotated[str | None, typer.Option(help="For people; by default the file's name.")] = None,
+    visibility: Annotated[
+        str | None, typer.Option(help="Who sees and uses them besides you: private, team or all.")
+    ] = None,
+) -> None:
+    """Send weights to teach with; after a break the same command goes on.
+
+    What to write in a spec goes to stdout, the rest to stderr. `python -m engine.convert` makes such a file of a .pth file.
+    """
+    with connect() as client, _shown(file) as told:
+        made = client.upload_teacher(file, network, title, told=told)
+        if visibility is not None:
+            client.request("PATCH", f"/weights/{made.id}", json={"visibility": visibility})
+    out.print(json.dumps(made.teacher), highlight=False, soft_wrap=True)
+    fits = f"{made.network} for {made.classes:,} classes and images {made.sides}"
+    err.print(f"{made.title}: {fits}", highlight=False, markup=False, soft_wrap=True)
+
+
+@teachers.command("sent")
+def list_sent_teachers(as_json: AsJson = False) -> None:
+    """List the weights that were sent, the newest first."""
+    with connect() as client:
+        found = client.request("GET", "/weights")
+    if as_json:
+        print_json(found)
+        return
+    table = Table("Title", "Network", "Classes", "Images", "Owner", "Seen by", "In a spec")
+    for one in found:
+        seen = (one["title"], one["network"], str(one["classes"]), one["sides"], one["owner"], one["visibility"])
+        table.add_row(*seen, json.dumps(one["teacher"]))
+    out.print(table)
+
+
+@teachers.command("remove")
+def remove_teacher(
+    upload_id: Annotated[str, typer.Argument(help="Of weights that you sent.", metavar="ID")],
+) -> None:
+    """Remove weights that were sent, unless a job that has not ended uses them."""
+    with connect() as client:
+        client.request("DELETE", f"/weights/{upload_id}")
+    out.print("Removed.", highlight=False)

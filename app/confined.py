@@ -1,4 +1,7 @@
-"""Unpacking in a process of its own, which may take only so much memory, time and disk: `app.unpacking`, from outside."""
+"""What somebody sent is read in a process of its own, which may take only so much memory, time and disk.
+
+Its programs are `app.unpacking` and `app.tensors`; `app.cage` is the inside of the process, this module the outside.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +14,44 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from app import unpacking
+from app import cage, tensors, unpacking
 from app.children import tied
 from app.errors import Unavailable, Unprocessable
 from app.settings import Settings
+from app.tensors import Header
 from app.unpacking import BadImage, Limits, Unpacked
 from engine.folders import SUFFIXES, TEST_FOLDERS
 from engine.store import sync
 
 log = logging.getLogger(__name__)
-COMMAND = (sys.executable, "-I", "-X", "utf8", str(Path(unpacking.__file__)))
+PYTHON = (sys.executable, "-I", "-X", "utf8")
+ROOT = Path(cage.__file__).parents[1]
 
 
 def limits_of(settings: Settings) -> Limits:
-    """Those that the administrator set."""
+    """Those of an archive, as the administrator set them."""
     return Limits(
         entries=settings.max_upload_entries,
         file_bytes=settings.max_upload_file_bytes,
         unpacked_bytes=settings.max_upload_unpacked_bytes,
         ratio=settings.max_upload_ratio,
         pixels=settings.max_upload_pixels,
-        memory_bytes=settings.max_unpacking_bytes,
-        seconds=settings.max_unpacking_s,
     )
 
 
-def unpack(archive: Path, folder: Path, limits: Limits, *, skip_bad: bool = False) -> Unpacked:
+def cage_of(settings: Settings) -> cage.Limits:
+    """Those of the process."""
+    return cage.Limits(
+        memory_bytes=settings.max_unpacking_bytes,
+        seconds=settings.max_unpacking_s,
+        file_bytes=settings.max_upload_file_bytes,
+    )
+
+
+def unpack(archive: Path, folder: Path, settings: Settings, *, skip_bad: bool = False) -> Unpacked:
     """Write an archive's images below `folder`, which is made, and have them on the disk.
 
     Raises Unprocessable for what is broken, hostile or over a limit, with the unreadable images in `details`, and
@@ -50,20 +63,18 @@ def unpack(archive: Path, folder: Path, limits: Limits, *, skip_bad: bool = Fals
         "skip_bad": skip_bad,
         "suffixes": sorted(SUFFIXES),
         "test_folders": sorted(TEST_FOLDERS),
-        "limits": asdict(limits),
+        "limits": asdict(limits_of(settings)),
     }
-    answer = _asked(json.dumps(order).encode(), limits)
-    log.info("archive read", extra={"peak_bytes": answer["peak_bytes"], "taken": "unpacked" in answer})
-    if "full" in answer:
-        raise full()
-    if "refused" in answer:
-        refused = answer["refused"]
-        files = {"files": refused["files"]} if refused["files"] else {}
-        raise Unprocessable(refused["detail"], hint=refused["hint"], **files)
+    found = _done(unpacking, order, cage_of(settings))
     for made in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         sync(made)
-    found = answer["unpacked"]
     return Unpacked(**found | {"files": tuple(BadImage(**file) for file in found["files"])})
+
+
+def read_header(path: Path, settings: Settings) -> Header:
+    """What a file of weights says that it holds. Raises Unprocessable for what is broken, hostile or no safetensors."""
+    found = _done(tensors, {"file": str(path)}, cage_of(settings))
+    return Header(dtypes=found["dtypes"], shapes={name: tuple(shape) for name, shape in found["shapes"].items()})
 
 
 def full() -> Unavailable:
@@ -72,10 +83,25 @@ def full() -> Unavailable:
     return Unavailable("The server's disk is full.", hint=hint, headers={"Retry-After": "600"})
 
 
-def _asked(order: bytes, limits: Limits) -> dict[str, Any]:
+def _done(program: ModuleType, order: dict[str, Any], limits: cage.Limits) -> dict[str, Any]:
+    """What a program makes of an order. Raises Unprocessable, Unavailable."""
+    answer = _asked(program, json.dumps(order | {"cage": asdict(limits)}).encode(), limits)
+    taken = "done" in answer
+    log.info("upload read", extra={"by": program.__name__, "peak_bytes": answer["peak_bytes"], "taken": taken})
+    if "full" in answer:
+        raise full()
+    if "refused" in answer:
+        refused = answer["refused"]
+        raise Unprocessable(refused["detail"], hint=refused["hint"], **refused["details"])
+    found: dict[str, Any] = answer["done"]
+    return found
+
+
+def _asked(program: ModuleType, order: bytes, limits: cage.Limits) -> dict[str, Any]:
     """What the process says. Raises Unprocessable when it was ended before it could."""
+    start = f"import sys; sys.path.append({str(ROOT)!r}); from {program.__name__} import main; main()"
     with subprocess.Popen(
-        tied(COMMAND),
+        tied((*PYTHON, "-c", start)),
         env={},
         cwd="/",
         stdin=subprocess.PIPE,
@@ -95,14 +121,16 @@ def _asked(order: bytes, limits: Limits) -> dict[str, Any]:
         return answer
     if process.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:
         raise _too_long(limits)
-    log.error("archive reader died", extra={"status": process.returncode, "error": last_words.decode(errors="replace")})
+    log.error(
+        "reader of an upload died", extra={"status": process.returncode, "error": last_words.decode(errors="replace")}
+    )
     raise Unprocessable(
-        "Reading the archive ended the program that reads it.", hint="Make the archive again, from image files alone."
+        "Reading what was sent ended the program that reads it.", hint="Make it again, by an ordinary program."
     )
 
 
-def _too_long(limits: Limits) -> Unprocessable:
+def _too_long(limits: cage.Limits) -> Unprocessable:
     return Unprocessable(
-        f"Reading the archive takes more than {limits.seconds:,} seconds.",
+        f"Reading what was sent takes more than {limits.seconds:,} seconds.",
         hint="Make the images smaller or send fewer, or have an administrator raise FADRM_MAX_UNPACKING_S.",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,7 +13,19 @@ from sqlalchemy.orm import Session
 from app import visibility
 from app.errors import Conflict, NotFound, TooMany, Unprocessable
 from app.ids import new_id
-from app.models import TERMINAL_JOB_STATES, Event, Job, JobState, Step, StepNeed, StepState, Upload, User, utc_now
+from app.models import (
+    TERMINAL_JOB_STATES,
+    Event,
+    Job,
+    JobState,
+    Step,
+    StepNeed,
+    StepState,
+    Upload,
+    UploadKind,
+    User,
+    utc_now,
+)
 from engine import sources
 from engine.errors import ErrorReport
 from engine.plan import Plan
@@ -88,14 +100,23 @@ def add(session: Session, *, owner: User, name: str, spec: JobSpec, plan: Plan, 
 
 
 def _may_use(session: Session, owner: User, spec: JobSpec) -> None:
-    if not isinstance(spec.dataset, sources.Upload):
-        return
-    seen = select(Upload.id).where(Upload.id == spec.dataset.id, visibility.visible_to(owner, Upload))
-    if session.scalar(seen) is None:
-        message = f"There is no upload {spec.dataset.id}."
-        hint, pointer = "GET /api/v1/datasets lists those that you may use.", "/spec/dataset/id"
-        report = ErrorReport(code="dataset_missing", message=message, hint=hint, pointer=pointer)
-        raise Unprocessable(message, hint=hint, errors=[report])
+    for report in unseen(session, owner, spec):
+        pointed = report.model_copy(update={"pointer": f"/spec{report.pointer}"})
+        raise Unprocessable(report.message, hint=report.hint, errors=[pointed])
+
+
+def unseen(session: Session, user: User, spec: JobSpec) -> Iterator[ErrorReport]:
+    """A report on each upload of a spec that is not there for a user to see."""
+    images, weights = UploadKind.IMAGES, UploadKind.WEIGHTS
+    named = [("/dataset/id", images, spec.dataset.id)] if isinstance(spec.dataset, sources.Upload) else []
+    named += [(f"/teachers/{i}/upload", weights, one.upload) for i, one in enumerate(spec.teachers) if one.upload]
+    for pointer, kind, upload_id in named:
+        seen = select(Upload.id).where(Upload.kind == kind, visibility.visible_to(user, Upload))
+        if session.scalar(seen.where(Upload.id == upload_id)) is None:
+            code, place = ("dataset_missing", "datasets") if kind == images else ("weights_missing", "weights")
+            message = f"There is no upload of {kind} {upload_id}."
+            hint = f"GET /api/v1/{place} lists those that you may use."
+            yield ErrorReport(code=code, message=message, hint=hint, pointer=pointer)
 
 
 def lock_user(session: Session, user: User) -> None:

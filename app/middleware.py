@@ -22,8 +22,9 @@ from app.services import Services
 from engine.errors import ErrorReport
 
 COOKIE = "fadrm_session"
-STREAMED = ("POST /api/v1/datasets", "PATCH /api/v1/uploads/")  # routes that count the bytes of their body themselves
-FORM_WITH_A_FILE = "POST /datasets"
+# Routes that count the bytes of their body themselves.
+STREAMED = ("POST /api/v1/datasets", "POST /api/v1/weights", "PATCH /api/v1/uploads/")
+FORMS_WITH_A_FILE = ("POST /datasets", "POST /teachers")
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/invitation"})
 OPEN_FOLDER = "/static/"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -93,7 +94,7 @@ class Guard:
     def _most_bytes(self, request: Request) -> int:
         """Of a body that is not streamed."""
         settings = self.services.settings
-        return settings.max_body_bytes + (settings.max_upload_bytes if _called(request) == FORM_WITH_A_FILE else 0)
+        return settings.max_body_bytes + (settings.max_upload_bytes if _called(request) in FORMS_WITH_A_FILE else 0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

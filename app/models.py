@@ -127,17 +127,25 @@ class Visibility(StrEnum):
     ALL = "all"  # everybody who is logged in
 
 
+class UploadKind(StrEnum):
+    """What was sent."""
+
+    IMAGES = "images"  # an archive: a data set
+    WEIGHTS = "weights"  # of a network that teaches
+
+
 class Upload(Base):
-    """An archive of images that was unpacked below the store. Whoever sent it first owns it."""
+    """What somebody sent and the store holds: images or weights. Whoever sent it first owns it."""
 
     __tablename__ = "uploads"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # SHA-256 of the archive
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # SHA-256 of what was sent
+    kind: Mapped[UploadKind] = mapped_column(String(10), default=UploadKind.IMAGES, server_default="images")
     owner_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
     title: Mapped[str] = mapped_column(String(80))
-    size_bytes: Mapped[int] = mapped_column(BigInteger)  # of the archive
+    size_bytes: Mapped[int] = mapped_column(BigInteger)  # of what was sent
     held_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # what lies in the store of it
-    facts: Mapped[dict[str, Any]] = mapped_column(JSON)  # app.uploads.Counts
+    facts: Mapped[dict[str, Any]] = mapped_column(JSON)  # app.uploads.Counts, app.weights.Facts
     visibility: Mapped[Visibility] = mapped_column(String(10), default=Visibility.PRIVATE, server_default="private")
     created_at: Mapped[datetime] = mapped_column(Time, default=utc_now)
 
@@ -160,6 +168,8 @@ class Arrival(Base):
     owner_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
     title: Mapped[str] = mapped_column(String(80))
     size_bytes: Mapped[int] = mapped_column(BigInteger)  # of the whole file, as announced
+    kind: Mapped[UploadKind] = mapped_column(String(10), default=UploadKind.IMAGES, server_default="images")
+    network: Mapped[str | None] = mapped_column(String(40))  # of weights: whose they are, as announced
     skip_bad: Mapped[bool] = mapped_column(default=False)
     upload_id: Mapped[str | None] = mapped_column(String(64))  # what it became
     problem: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # or why it became nothing

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from app import datasets, estimates, jobs, problems
+from app import datasets, estimates, jobs, problems, weights
 from app.errors import TooLarge, Unprocessable
 from app.models import Job, User
 from app.services import Services
@@ -24,7 +24,7 @@ from engine.errors import ErrorReport
 from engine.methods import Optimised
 from engine.plan import Plan, check, plan
 from engine.presets import PRESETS
-from engine.spec import TORCHVISION, TRAINED, JobSpec
+from engine.spec import TORCHVISION, TRAINED, UPLOADED, JobSpec
 
 
 def _printable(name: str) -> str:
@@ -74,9 +74,9 @@ class Planned:
     plan: Plan
 
 
-def prepare(services: Services, wanted: JobIn, cache: datasets.FactsCache | None = None) -> Planned:
+def prepare(services: Services, user: User, wanted: JobIn, cache: datasets.FactsCache | None = None) -> Planned:
     """Plan what was asked for. Raises Unprocessable with pointers into the body. cache: facts may be some seconds old."""
-    return prepare_spec(services, spec_of(wanted), wanted.name, cache)
+    return prepare_spec(services, user, spec_of(wanted), wanted.name, cache)
 
 
 def spec_of(wanted: JobIn) -> JobSpec:
@@ -85,15 +85,24 @@ def spec_of(wanted: JobIn) -> JobSpec:
 
 
 def prepare_spec(
-    services: Services, spec: JobSpec, name: str | None = None, cache: datasets.FactsCache | None = None
+    services: Services,
+    user: User,
+    spec: JobSpec,
+    name: str | None = None,
+    cache: datasets.FactsCache | None = None,
 ) -> Planned:
-    """Plan a spec. Raises Unprocessable with pointers into `/spec`."""
+    """Plan a spec of a user's. Raises Unprocessable with pointers into `/spec`."""
     _refuse_large(spec, services.settings.max_spec_bytes)
     roots, uploads = services.settings.data_roots, services.store.uploads
     spec = datasets.within_roots(spec, roots)
     _refuse_weights_outside(spec, roots)
+    with services.database.read() as session:
+        unseen = list(jobs.unseen(session, user, spec))
+    if unseen:
+        raise datasets.refused(*unseen)
     facts = cache.get(spec.dataset, roots, uploads) if cache else datasets.facts_of(spec.dataset, roots, uploads)
-    reports = check(spec, facts)
+    with services.database.read() as session:
+        reports = [*check(spec, facts), *weights.unfit(session, spec, facts)]
     if reports:
         raise datasets.refused(*reports)
     return Planned(name=name or default_name(spec, facts), spec=spec, facts=facts, plan=plan(spec, facts))
@@ -113,7 +122,7 @@ def _refuse_weights_outside(spec: JobSpec, roots: Iterable[Path]) -> None:
     allowed = [root.resolve() for root in roots]
     for index, teacher in enumerate(spec.teachers):
         given = teacher.weights
-        if given in (TRAINED, TORCHVISION):
+        if given in (TRAINED, TORCHVISION, UPLOADED):
             continue
         if "\0" in given or not any(Path(os.path.realpath(given)).is_relative_to(root) for root in allowed):
             report = ErrorReport(
@@ -268,7 +277,7 @@ def submit(
         known = jobs.repeated(session, owner, datasets.with_real_path(spec), idempotency_key)
     if known is not None:
         return known, False
-    planned = prepare_spec(services, spec, name)
+    planned = prepare_spec(services, owner, spec, name)
     with services.database.write() as session:
         jobs.lock_user(session, owner)
         room.check(session, services, owner, planned.plan.steps)

@@ -78,6 +78,7 @@ class Settings(BaseSettings):
         ge=1,
         description="Bytes that all uploads of one user take in the store, with those that are under way.",
     )
+    max_weights_bytes: int = Field(2**30, ge=1, description="Bytes of an uploaded file of weights.")
     max_uploads_at_once: int = Field(4, ge=1, description="Uploads of one user that are under way at once.")
     upload_expires_h: float = Field(
         24.0, gt=0, description="Hours after its last piece until an unfinished upload is forgotten."
@@ -130,7 +131,7 @@ class Settings(BaseSettings):
         180.0, ge=0, description="Log lines and progress of ended jobs are removed so long after their end; 0: never."
     )
     keep_uploads_days: float = Field(
-        0.0, ge=0, description="Uploaded archives that no job used for so long are removed; 0: never."
+        0.0, ge=0, description="Uploaded images and weights that no job used for so long are removed; 0: never."
     )
     keep_trash_days: float = Field(14.0, ge=0, description="Deleted jobs are removed truly after so long; 0: never.")
     janitor_s: float = Field(600.0, gt=0, description="From one round of the janitor to the next.")

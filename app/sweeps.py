@@ -50,7 +50,7 @@ class PlannedSweep:
     cells: tuple[tuple[Cell, planning.Planned], ...]
 
 
-def prepare(services: Services, wanted: SweepIn, cache: FactsCache | None = None) -> PlannedSweep:
+def prepare(services: Services, user: User, wanted: SweepIn, cache: FactsCache | None = None) -> PlannedSweep:
     """Plan every job. Raises Unprocessable with all that is wrong in any of them, pointing into the request."""
     base, facts = planning.spec_of(wanted), cache or FactsCache()
     check_axes(wanted.axes, services.settings.max_jobs_per_sweep)
@@ -65,7 +65,7 @@ def prepare(services: Services, wanted: SweepIn, cache: FactsCache | None = None
             continue
         try:
             title = _job_name(name, cell)
-            found.append((cell, planning.prepare_spec(services, spec_of(cell), title, facts)))
+            found.append((cell, planning.prepare_spec(services, user, spec_of(cell), title, facts)))
         except Unprocessable as error:
             wrong += blamed(error, cell, wanted.axes)
     wrong += _twins(found)
@@ -152,7 +152,7 @@ def submit(services: Services, owner: User, wanted: SweepIn, idempotency_key: st
         known = with_key(session, owner, idempotency_key, wanted.digest())
     if known is not None:
         return known, False
-    planned, settings = prepare(services, wanted), services.settings
+    planned, settings = prepare(services, owner, wanted), services.settings
     steps = {step.key: step for _, one in planned.cells for step in one.plan.steps}
     with services.database.write() as session:
         jobs.lock_user(session, owner)

@@ -3,20 +3,15 @@
 Every entry is looked at before the first byte is unpacked; only images are written, under names that are allowed, entry by
 entry, counting bytes, and each is decoded whole. What archives try: reliability.md 4.2, CVE-2024-0450 (overlapping entries).
 
-Run as a program, `python -I unpacking.py`, by `app.confined`: an Order as JSON on stdin, an answer as JSON on stdout. It
-imports nothing of ours, so it starts in a tenth of a second, and has nothing that a broken image library could give away.
+`main` is the program that `app.confined` runs it as.
 """
 
 from __future__ import annotations
 
-import errno
-import json
 import re
-import resource
 import shutil
 import stat
 import struct
-import sys
 import unicodedata
 import warnings
 import zipfile
@@ -27,6 +22,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from app import cage
+from app.cage import DiskFull, Refusal, short
 
 CHUNK = 2**20
 LOCAL_HEADER_BYTES = 30  # before each entry, without its name
@@ -42,7 +40,6 @@ DRIVE = re.compile(r"[A-Za-z]:")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever a file is called, no other decoder is ever asked
 NAMED = 20  # unreadable images that are told of
 MAY_SKIP = 100  # one unreadable image in so many may be left out, where that is asked for
-FULL = (errno.ENOSPC, errno.EDQUOT)
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -63,29 +60,15 @@ LAYOUT = (
 MADE_AGAIN = "Make the archive again with an ordinary zip program, from folders and image files alone."
 
 
-class Refusal(Exception):
-    """Why an archive is not taken: a sentence, a hint, and the images that cannot be read, at most NAMED of them."""
-
-    def __init__(self, detail: str, hint: str, files: Sequence[BadImage] = ()) -> None:
-        super().__init__(detail)
-        self.detail, self.hint, self.files = detail, hint, files
-
-
-class DiskFull(Exception):
-    """There is less room than the images need."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an archive may have, and what reading it may cost."""
+    """What an archive may have."""
 
     entries: int
     file_bytes: int
     unpacked_bytes: int
     ratio: float  # of unpacked to packed bytes
     pixels: int  # of one image
-    memory_bytes: int  # of this program's address space
-    seconds: int  # of computing, and of waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,45 +102,15 @@ class Unpacked:
 
 
 def main() -> None:
-    """Do what stdin says within the limits, and tell on stdout how it went, and how much memory it took."""
-    given = json.load(sys.stdin)
+    """The program: an order, without its limits as a value, to what was unpacked."""
+    cage.run(_carry_out)
+
+
+def _carry_out(given: dict[str, Any]) -> dict[str, Any]:
     limits = Limits(**given.pop("limits"))
     sets: dict[str, Any] = {name: frozenset(given.pop(name)) for name in ("suffixes", "test_folders")}
-    confine(limits)
-    answer: dict[str, Any] = {}
-    try:
-        answer["unpacked"] = asdict(unpack(Order(**given, **sets, limits=limits)))
-    except Refusal as refusal:
-        files = [asdict(file) for file in refusal.files]
-        answer["refused"] = {"detail": refusal.detail, "hint": refusal.hint, "files": files}
-    except MemoryError:
-        detail = f"Reading the archive takes more than {limits.memory_bytes:,} bytes of memory."
-        answer["refused"] = {"detail": detail, "hint": MADE_AGAIN, "files": []}
-    except DiskFull:
-        answer["full"] = True
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        answer["full"] = True
-    json.dump(answer | {"peak_bytes": peak_bytes()}, sys.stdout)
-
-
-def confine(limits: Limits) -> None:
-    """From here on this process can take so much and no more: memory, computing, bytes of one file, nothing left of a crash."""
-    for kind, most in (
-        (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_CPU, limits.seconds),
-        (resource.RLIMIT_FSIZE, limits.file_bytes),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (most, most))
     Image.MAX_IMAGE_PIXELS = limits.pixels
-
-
-def peak_bytes() -> int:
-    """The most memory that this process ever held; getrusage would count what its parent held, too."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
+    return asdict(unpack(Order(**given, **sets, limits=limits)))
 
 
 def unpack(order: Order) -> Unpacked:
@@ -179,7 +132,7 @@ def unpack(order: Order) -> Unpacked:
             bad = list(_written(opened, images, folder, limits))
     except DAMAGED as error:
         told = str(error) or type(error).__name__
-        raise Refusal(f"The archive cannot be read: {_short(told)}.", "Make it again, as an ordinary zip.") from error
+        raise Refusal(f"The archive cannot be read: {short(told)}.", "Make it again, as an ordinary zip.") from error
     if bad:
         _refuse_bad(bad, len(images), may_skip=order.skip_bad)
     left = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -191,13 +144,13 @@ def _refuse_bad(bad: Sequence[BadImage], images: int, *, may_skip: bool) -> None
     most = -(-images // MAY_SKIP)
     if may_skip and len(bad) <= most:
         return
-    first = f"{_short(bad[0].name)} cannot be read: {bad[0].reason}."
+    first = f"{short(bad[0].name)} cannot be read: {bad[0].reason}."
     detail = first if len(bad) == 1 else f"{len(bad):,} of {images:,} images cannot be read. First: {first}"
     if len(bad) <= most:
         hint = "Replace or remove them, or send the archive again with skip_bad=true, which leaves them out."
     else:
         hint = f"Replace or remove them. At most one in {MAY_SKIP} may be left out (skip_bad=true)."
-    raise Refusal(detail, hint, bad[:NAMED])
+    raise Refusal(detail, hint, files=[asdict(file) for file in bad[:NAMED]])
 
 
 def _refuse_many(archive: Path, limits: Limits) -> None:
@@ -218,7 +171,7 @@ def _refuse_hostile(infos: Sequence[zipfile.ZipInfo], limits: Limits) -> None:
     """Raises Refusal for what no ordinary archive has, also where it would not be written."""
     for info in infos:
         _refuse_name(info.orig_filename)
-        shown = _short(info.filename)
+        shown = short(info.filename)
         if info.flag_bits & ENCRYPTED:
             raise Refusal(f"{shown} is encrypted.", "Make the archive without a password.")
         if stat.S_IFMT(info.external_attr >> 16) not in KINDS:
@@ -236,17 +189,17 @@ def _refuse_hostile(infos: Sequence[zipfile.ZipInfo], limits: Limits) -> None:
 def _refuse_name(name: str) -> None:
     parts = name.removesuffix("/").split("/")
     if len(name) > LONGEST_PATH:
-        raise Refusal(f"{_short(name)} has more than {LONGEST_PATH} characters.", "Use shorter names.")
+        raise Refusal(f"{short(name)} has more than {LONGEST_PATH} characters.", "Use shorter names.")
     if len(parts) > DEEPEST_PATH:
         raise Refusal(
-            f"{_short(name)} lies in more than {DEEPEST_PATH} folders.", "Put images in class folders: class/image."
+            f"{short(name)} lies in more than {DEEPEST_PATH} folders.", "Put images in class folders: class/image."
         )
     if not name or name.startswith("/") or DRIVE.match(name):
-        raise Refusal(f"{_short(name)} is an absolute path.", MADE_AGAIN)
+        raise Refusal(f"{short(name)} is an absolute path.", MADE_AGAIN)
     if any(part in {"", ".", ".."} for part in parts):
-        raise Refusal(f"{_short(name)} has a part that is empty, `.` or `..`.", MADE_AGAIN)
+        raise Refusal(f"{short(name)} has a part that is empty, `.` or `..`.", MADE_AGAIN)
     if "\\" in name or any(unicodedata.category(character).startswith("C") for character in name):
-        raise Refusal(f"{_short(name)} holds a backslash or a character that is not printed.", MADE_AGAIN)
+        raise Refusal(f"{short(name)} holds a backslash or a character that is not printed.", MADE_AGAIN)
 
 
 def _refuse_overlaps(infos: Iterable[zipfile.ZipInfo]) -> None:
@@ -254,7 +207,7 @@ def _refuse_overlaps(infos: Iterable[zipfile.ZipInfo]) -> None:
     end = 0
     for info in sorted(infos, key=lambda one: one.header_offset):
         if info.header_offset < end:
-            raise Refusal(f"{_short(info.filename)} overlaps another entry of the archive.", MADE_AGAIN)
+            raise Refusal(f"{short(info.filename)} overlaps another entry of the archive.", MADE_AGAIN)
         end = info.header_offset + LOCAL_HEADER_BYTES + len(info.orig_filename) + info.compress_size
 
 
@@ -265,14 +218,14 @@ def _refuse_collisions(infos: Iterable[zipfile.ZipInfo]) -> None:
     for info in infos:
         path = PurePosixPath(info.filename)
         if not info.is_dir() and info.filename in files:
-            raise Refusal(f"{_short(info.filename)} is in the archive twice.", MADE_AGAIN)
+            raise Refusal(f"{short(info.filename)} is in the archive twice.", MADE_AGAIN)
         files.add(info.filename)
         for part in (path, *path.parents[:-1]):
             this = str(part), part != path or info.is_dir()
             other = known.setdefault(unicodedata.normalize("NFC", str(part)).casefold(), this)
             if other != this:
                 raise Refusal(
-                    f"{_short(this[0])} and {_short(other[0])} are one name on some disks.", "Rename one of them."
+                    f"{short(this[0])} and {short(other[0])} are one name on some disks.", "Rename one of them."
                 )
 
 
@@ -296,7 +249,7 @@ def _placed(images: Sequence[zipfile.ZipInfo], order: Order) -> list[tuple[zipfi
     for path in paths:
         is_placed = path.parts[0] in {"train", *order.test_folders} if is_split else True
         if not is_placed or len(path.parts) != (3 if is_split else 2):
-            raise Refusal(f"{_short(str(path))} does not lie in the folder of a class.", LAYOUT)
+            raise Refusal(f"{short(str(path))} does not lie in the folder of a class.", LAYOUT)
         for part in path.parts:
             _refuse_odd(part, path)
     return list(zip(images, paths, strict=True))
@@ -307,7 +260,7 @@ def _refuse_odd(part: str, path: PurePosixPath) -> None:
     is_allowed = all(unicodedata.category(one)[0] in "LMN" or one in PUNCTUATION for one in part)
     if not is_allowed or part.endswith((" ", ".")) or len(part.encode()) > LONGEST_NAME_BYTES:
         raise Refusal(
-            f"{_short(part)} in {_short(str(path))} is no name that is taken here.",
+            f"{short(part)} in {short(str(path))} is no name that is taken here.",
             f"Use letters, digits, blanks and {''.join(sorted(PUNCTUATION - {' '}))}, at most {LONGEST_NAME_BYTES} bytes, "
             "and no blank or dot at the end.",
         )
@@ -318,7 +271,7 @@ def _refuse_large(images: Sequence[zipfile.ZipInfo], limits: Limits) -> int:
     largest = max(images, key=lambda info: info.file_size)
     if largest.file_size > limits.file_bytes:
         raise Refusal(
-            f"{_short(largest.filename)} has {largest.file_size:,} bytes, and the limit is {limits.file_bytes:,}.",
+            f"{short(largest.filename)} has {largest.file_size:,} bytes, and the limit is {limits.file_bytes:,}.",
             "Make the image smaller: sides beyond 512 px are never used.",
         )
     total = sum(info.file_size for info in images)
@@ -356,7 +309,7 @@ def _write(opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, limits:
         while chunk := packed.read(CHUNK):
             size += len(chunk)
             if size > min(info.file_size, limits.file_bytes):
-                raise Refusal(f"{_short(info.filename)} is larger than the archive says.", MADE_AGAIN)
+                raise Refusal(f"{short(info.filename)} is larger than the archive says.", MADE_AGAIN)
             file.write(chunk)
 
 
@@ -378,15 +331,5 @@ def _fault(path: Path, limits: Limits) -> str:
     except MemoryError:
         return "decoding it takes too much memory"
     except UNDECODABLE as error:
-        return _short(str(error).replace(str(path), path.name) or type(error).__name__).rstrip(".")
+        return short(str(error).replace(str(path), path.name) or type(error).__name__).rstrip(".")
     return ""
-
-
-def _short(name: str) -> str:
-    """A name as it can be shown: quoted where it is odd, and cut."""
-    shown = name if name.isprintable() and name.strip() == name and name else ascii(name)
-    return shown if len(shown) <= 120 else f"{shown[:117]}..."
-
-
-if __name__ == "__main__":
-    main()

@@ -92,7 +92,7 @@ def fill(services: Services, user: User, jobs: int, points: int, previews: int, 
         DEMO.model_copy(update={"ipc": ipc}) for ipc in (1, 5, 10)
     ]
     ids, now = [], utc_now()
-    templates = [(spec, planning.prepare_spec(services, _offline(spec))) for spec in specs]
+    templates = [(spec, planning.prepare_spec(services, user, _offline(spec))) for spec in specs]
     writer, step_id = Writer(services), 0
     each_points, each_sheets = max(points - 3 * long, 0) // jobs, max(previews - 100, 0) // jobs
     for number in range(jobs):

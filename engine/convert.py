@@ -23,9 +23,9 @@ from torch import Tensor
 
 from engine.errors import EngineError, WeightsInvalid
 from engine.launch import EXIT_FAILED
-from engine.models import from_official
 from engine.networks import NETWORKS
-from engine.weights import recognised
+from engine.shapes import from_official, recognised
+from engine.weights import shapes_in
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # what training scripts put weights under
 SHOWN = 4  # of the first and of the last keys
@@ -64,9 +64,10 @@ def convert(source: Path, target: Path, *, network: str | None) -> None:
     """
     state = unwrapped(_loaded(source), source)
     print("\n".join(_summary(state)))
-    form = recognised(state, NETWORKS if network is None else (network,))
+    shapes = shapes_in(state)
+    form = recognised(shapes, NETWORKS if network is None else (network,))
     if form is None and network is not None:
-        other = recognised(state)
+        other = recognised(shapes)
         raise WeightsInvalid(
             f"{source} does not hold the weights of {network}.",
             hint=f"It is {other}." if other else "It is none of the networks known here.",

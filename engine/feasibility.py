@@ -9,7 +9,7 @@ from engine.datasets import Facts, held_back_count
 from engine.errors import SpecInvalid
 from engine.methods import TITLES, CvDd, FadrmPlus, Gvbsm, Herding, Optimised, RandomReal
 from engine.networks import NETWORKS, SMALL_BELOW_PX
-from engine.spec import TORCHVISION, TRAINED, JobSpec
+from engine.spec import TORCHVISION, TRAINED, UPLOADED, JobSpec
 
 
 def impossibilities(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
@@ -95,7 +95,7 @@ def _foreign_weights(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
 def _missing_weights(spec: JobSpec) -> Iterator[SpecInvalid]:
     for index, teacher in enumerate(spec.teachers):
         path = Path(teacher.weights)
-        if teacher.weights in (TRAINED, TORCHVISION) or (path.suffix == ".safetensors" and path.is_file()):
+        if teacher.weights in (TRAINED, TORCHVISION, UPLOADED) or (path.suffix == ".safetensors" and path.is_file()):
             continue
         yield SpecInvalid(
             f"There is no file of weights {teacher.weights}.",

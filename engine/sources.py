@@ -10,6 +10,7 @@ from pydantic import Field
 from engine.fields import Part, Resolution, Unique
 
 UNPACKED = "images"  # of an upload: the folder of its class folders
+UPLOADED_WEIGHTS = "weights.safetensors"  # of an upload that is a network's weights
 
 
 class Digits(Part):

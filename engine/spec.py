@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.fields import MIN_ITEMS, NetworkName, NotEmpty, Part, Precision, Unique
 from engine.methods import Fadrm, Method, Patches
@@ -18,7 +18,13 @@ from engine.sources import DatasetSpec, Digits
 
 Baseline = Literal["rded", "patches", "random", "herding"]
 Ipc = Annotated[int, Field(ge=1, le=5000)]
-TRAINED, TORCHVISION = "train", "torchvision"  # where weights come from, if not from a file
+TRAINED, TORCHVISION, UPLOADED = "train", "torchvision", "upload"  # where weights come from, if not from a file
+MOST_TEACHERS = 8
+
+
+def is_none(value: object) -> bool:
+    """Whether a field that came later is left out of a dump: the keys of steps that do without it stay what they were."""
+    return value is None
 
 
 class Teacher(Part):
@@ -31,8 +37,14 @@ class Teacher(Part):
         TRAINED,
         min_length=1,
         max_length=1024,
-        description="train: on the real images, as below; torchvision: its ImageNet weights; or the absolute path of a "
-        ".safetensors file on the server.",
+        description="train: on the real images, as below; torchvision: its ImageNet weights; upload: as `upload` says; or "
+        "the absolute path of a .safetensors file on the server.",
+    )
+    upload: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        exclude_if=is_none,
+        description="Id of weights that were sent to the server (fadrm teachers upload); `weights` need not be set then.",
     )
     epochs: int = Field(50, ge=1, le=1000, description="Passes over the real training images.")
     batch_size: int = Field(128, ge=2, le=4096)
@@ -51,6 +63,24 @@ class Teacher(Part):
         description="Augmentation: padded shifts by up to an eighth, resized is a random resized crop; by default padded "
         "below 128 px, resized from there on (Tables 10 to 16).",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_of_an_upload(cls, given: Any) -> Any:
+        """An id says where the weights come from: without it `weights` would have to say so again."""
+        if isinstance(given, dict) and given.get("upload") and given.get("weights", TRAINED) == TRAINED:
+            return given | {"weights": UPLOADED}
+        return given
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.upload is None and self.weights == UPLOADED:
+            raise ValueError(
+                "weights says upload, but upload names none: write the id that the upload was answered with"
+            )
+        if self.upload is not None and self.weights != UPLOADED:
+            raise ValueError(f"upload and weights ({self.weights}) both say where weights come from: leave one out")
+        return self
 
 
 class Labels(Part):
@@ -157,7 +187,9 @@ class JobSpec(Part):
         (), max_length=8, description="Smaller ipcs, each a download of its own: the first images of each class."
     )
     method: Method = Field(default_factory=Fadrm)
-    teachers: Annotated[tuple[Teacher, ...], NotEmpty] = Field((Teacher(),), max_length=8, json_schema_extra=MIN_ITEMS)
+    teachers: Annotated[tuple[Teacher, ...], NotEmpty] = Field(
+        (Teacher(),), max_length=MOST_TEACHERS, json_schema_extra=MIN_ITEMS
+    )
     patches: Patches = Patches()
     labels: Labels = Labels()
     evaluation: Evaluation = Evaluation()

@@ -5,7 +5,7 @@ work/<key>/attempt-<n>/  what an attempt is writing
 work/<key>/checkpoints/  what the next attempt goes on from
 removed/<key>-<n>/       a step that is being deleted, or whose bytes were not those that were written
 blobs/<sha256>           previews: immutable, shown while a step still runs
-uploads/<sha256>/        an archive of images that somebody sent, unpacked: images/<class>/..., title.txt
+uploads/<sha256>/        what somebody sent: an archive of images, unpacked (images/<class>/..., title.txt), or weights.safetensors
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ from fadrm.models import (
     SweepPlan,
     Table,
     Upload,
+    Weights,
     Worker,
 )
 from fadrm.requests import Wanted
@@ -150,7 +151,21 @@ class Client:
         told: called with the bytes that are there and those in all. Raises Refused.
         """
         path = Path(archive)
-        return uploading.send(self, path, title or path.stem[:80], skip_bad=skip_bad, told=told)
+        return uploading.send_images(self, path, title or path.stem[:80], skip_bad=skip_bad, told=told)
+
+    def upload_teacher(
+        self, path: str | Path, network: str, title: str | None = None, *, told: Told | None = None
+    ) -> Weights:
+        """Send weights of a network as a .safetensors file; what to write in a spec is `teacher` of the answer.
+
+        Raises Refused when it is no such file, or holds the weights of another network.
+        """
+        path = Path(path)
+        return uploading.send_weights(self, path, title or path.stem[:80], network, told=told)
+
+    def weights(self) -> list[Weights]:
+        """Weights that were sent, and that you may see."""
+        return [Weights.model_validate(one) for one in self._get("/weights")]
 
     def request(self, method: str, path: str, **options: Any) -> Any:
         """Any request below /api/v1 that may be sent twice, until there is an answer: its JSON, if it has any."""

@@ -266,6 +266,20 @@ class Upload(Answer):
     dataset: dict[str, Any]
 
 
+class Weights(Answer):
+    """Weights that were uploaded; `teacher` is what to write under `teachers` in a spec."""
+
+    id: str
+    title: str
+    owner: str
+    network: str
+    classes: int
+    sides: str
+    size_bytes: int
+    visibility: str
+    teacher: dict[str, Any]
+
+
 class DataSet(Answer):
     """A data set that jobs may use; `dataset` is what to write under `dataset` in a spec."""
 

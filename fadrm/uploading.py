@@ -1,4 +1,4 @@
-"""A zip on its way to the server, piece by piece: what broke off goes on, also in another process or on another day."""
+"""A file on its way to the server, piece by piece: what broke off goes on, also in another process or on another day."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,13 @@ import httpx
 
 from fadrm import connection
 from fadrm.errors import Refused
-from fadrm.models import Upload
+from fadrm.models import Upload, Weights
 
 if TYPE_CHECKING:
     from fadrm.client import Client
 
 PIECE = 8 * 2**20  # bytes
-FINISH_S = 900.0  # how long a server may take to read an archive
+FINISH_S = 900.0  # how long a server may take to read a file
 PAUSE_S = 1.0
 MEDIA_TYPE = "application/offset+octet-stream"
 MOVED, DAMAGED, GONE = 409, 460, 404
@@ -56,12 +56,24 @@ class Notes:
         return found if isinstance(found, dict) else {}
 
 
-def send(client: Client, path: Path, title: str, *, skip_bad: bool = False, told: Told | None = None) -> Upload:
-    """Send a zip, going on where an earlier try broke off. Raises Refused, with the images that cannot be read."""
+def send_images(client: Client, path: Path, title: str, *, skip_bad: bool = False, told: Told | None = None) -> Upload:
+    """Send a zip. Raises Refused, with the images that cannot be read."""
+    return Upload.model_validate(_send(client, path, {"title": title, "skip_bad": str(skip_bad).lower()}, told))
+
+
+def send_weights(client: Client, path: Path, title: str, network: str, *, told: Told | None = None) -> Weights:
+    """Send a .safetensors file. Raises Refused when it is none, or not the network's."""
+    pairs = {"title": title, "kind": "weights", "network": network}
+    return Weights.model_validate(_send(client, path, pairs, told))
+
+
+def _send(client: Client, path: Path, pairs: Mapping[str, str], told: Told | None) -> Any:
+    """What a file became, going on where an earlier try broke off. pairs: what the server is told of it."""
     status = path.stat()
     notes = Notes(connection.home() / "uploads.json")
-    name = f"{client.url} {path.resolve()} {status.st_size} {status.st_mtime_ns} {skip_bad}"
-    arrival = _known(client, notes.get(name)) or _begun(client, status.st_size, title, skip_bad)
+    wanted = " ".join(value for name, value in pairs.items() if name != "title")
+    name = f"{client.url} {path.resolve()} {status.st_size} {status.st_mtime_ns} {wanted}"
+    arrival = _known(client, notes.get(name)) or _begun(client, status.st_size, pairs)
     notes.put(name, arrival["id"])
     url, offset = f"/uploads/{arrival['id']}", int(arrival["offset"])
     with path.open("rb") as file:
@@ -94,8 +106,7 @@ def _known(client: Client, arrival_id: str | None) -> dict[str, Any] | None:
     return found if found["state"] != "refused" else None
 
 
-def _begun(client: Client, size_bytes: int, title: str, skip_bad: bool) -> dict[str, Any]:
-    pairs = {"title": title, "skip_bad": str(skip_bad).lower()}
+def _begun(client: Client, size_bytes: int, pairs: Mapping[str, str]) -> dict[str, Any]:
     metadata = ",".join(f"{name} {b64encode(value.encode()).decode()}" for name, value in pairs.items())
     headers = {"Upload-Length": str(size_bytes), "Upload-Metadata": metadata}
     begun: dict[str, Any] = client.request("POST", "/uploads", headers=headers)
@@ -115,13 +126,12 @@ def _sent(client: Client, url: str, offset: int, piece: bytes) -> int:
     return int(client.request("GET", url)["offset"])
 
 
-def _finished(client: Client, url: str) -> Upload:
+def _finished(client: Client, url: str) -> Any:
     """What it became; while another request reads it, this one waits."""
     deadline = time.monotonic() + FINISH_S
     while True:
         try:
-            answer = client.request("POST", f"{url}/finish", timeout=httpx.Timeout(FINISH_S, connect=5.0))
-            return Upload.model_validate(answer)
+            return client.request("POST", f"{url}/finish", timeout=httpx.Timeout(FINISH_S, connect=5.0))
         except Refused as refused:
             if refused.problem.status != MOVED or time.monotonic() > deadline:
                 raise

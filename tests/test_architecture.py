@@ -26,6 +26,7 @@ TORCH_FREE = frozenset(
         "engine.hub",
         "engine.parquet",
         "engine.networks",
+        "engine.shapes",
         "engine.store",
         "engine.presets",
         "engine.scores",

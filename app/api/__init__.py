@@ -18,6 +18,7 @@ from app.api import (
     sweeps,
     teachers,
     uploads,
+    weights,
     workers,
 )
 
@@ -36,6 +37,7 @@ def router() -> APIRouter:
         uploads,
         arrivals,
         teachers,
+        weights,
         storage,
         workers,
     ):

@@ -9,12 +9,14 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect
 
-from app import arrivals
+from app import arrivals, weights
 from app.arrivals import MEDIA_TYPE, VERSION, ArrivalOut
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unavailable, UnknownVersion, Unprocessable
+from app.models import UploadKind
 from app.planning import Name
 from app.uploads import UploadOut
+from app.weights import WeightsOut
 
 NAME: TypeAdapter[str] = TypeAdapter(Name)
 PIECE: dict[str, Any] = {
@@ -28,7 +30,12 @@ PIECE: dict[str, Any] = {
 Size = Annotated[int, Header(ge=0, le=2**53, description="Bytes of the whole file.")]
 Offset = Annotated[int, Header(ge=0, le=2**53, description="Where this piece begins.")]
 Metadata = Annotated[
-    str, Header(max_length=1000, description="Pairs of a name and its value in base64: title, skip_bad (`true`).")
+    str,
+    Header(
+        max_length=1000,
+        description="Pairs of a name and its value in base64: title; kind (`images`, `weights`); skip_bad (`true`) of "
+        "images; network of weights.",
+    ),
 ]
 Checksum = Annotated[str | None, Header(max_length=200, description="Of this piece: `sha256 <base64>`.")]
 
@@ -52,19 +59,29 @@ def speaks_tus(
 router = APIRouter(tags=["catalogue"], dependencies=[Depends(speaks_tus)])
 
 
-@router.post("/uploads", status_code=201, summary="Announce a zip of class folders that comes piece by piece (tus)")
+@router.post(
+    "/uploads", status_code=201, summary="Announce a zip of class folders, or weights, that come piece by piece (tus)"
+)
 def create_arrival(
     response: Response, services: ServicesDep, user: WriterDep, upload_length: Size, upload_metadata: Metadata = ""
 ) -> ArrivalOut:
     given = arrivals.metadata(upload_metadata)
     try:
-        title = NAME.validate_python(given.get("title") or given.get("filename") or "Uploaded images")
+        title = NAME.validate_python(given.get("title") or given.get("filename") or "Uploaded files")
     except ValidationError as error:
         raise Unprocessable(
             "The title in Upload-Metadata is no name.", hint="At most 80 printed characters."
         ) from error
-    skip_bad = given.get("skip_bad", "").lower() in {"true", "1", "on"}
-    made = arrivals.begin(services, user, size_bytes=upload_length, title=title, skip_bad=skip_bad)
+    kind = _kind(given)
+    made = arrivals.begin(
+        services,
+        user,
+        size_bytes=upload_length,
+        title=title,
+        kind=kind,
+        network=weights.check_network(given.get("network", "")) if kind == UploadKind.WEIGHTS else None,
+        skip_bad=given.get("skip_bad", "").lower() in {"true", "1", "on"},
+    )
     response.headers["Location"] = f"/api/v1/uploads/{made.id}"
     _tell(response, made)
     return made
@@ -126,12 +143,12 @@ async def append_to_arrival(
     return response
 
 
-@router.post("/uploads/{arrival_id}/finish", summary="Make a data set of an upload that is whole")
-def finish_arrival(arrival_id: str, request: Request, services: ServicesDep, user: WriterDep) -> UploadOut:
+@router.post("/uploads/{arrival_id}/finish", summary="Make a data set, or weights, of an upload that is whole")
+def finish_arrival(arrival_id: str, request: Request, services: ServicesDep, user: WriterDep) -> UploadOut | WeightsOut:
     turns = request.app.state.unpacking
     if not turns.acquire(blocking=False):
         raise Unavailable(
-            "Other archives are being read just now.", hint="Ask again shortly.", headers={"Retry-After": "5"}
+            "Other uploads are being read just now.", hint="Ask again shortly.", headers={"Retry-After": "5"}
         )
     try:
         return arrivals.finish(services, user, arrival_id)[0]
@@ -142,6 +159,17 @@ def finish_arrival(arrival_id: str, request: Request, services: ServicesDep, use
 @router.delete("/uploads/{arrival_id}", status_code=204, summary="Cancel an upload (tus)")
 def cancel_arrival(arrival_id: str, services: ServicesDep, user: WriterDep) -> None:
     arrivals.cancel(services, user, arrival_id)
+
+
+def _kind(given: dict[str, str]) -> UploadKind:
+    """What is to come. Raises Unprocessable."""
+    named = given.get("kind", UploadKind.IMAGES)
+    try:
+        return UploadKind(named)
+    except ValueError as error:
+        raise Unprocessable(
+            f"The kind in Upload-Metadata is {named[:80]!r}.", hint=f"Write one of {', '.join(UploadKind)}."
+        ) from error
 
 
 def _tell(response: Response, arrival: ArrivalOut) -> None:

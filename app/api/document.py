@@ -36,11 +36,13 @@ CONTROLS = frozenset(
     | {"delete_job", "restore_job", "delete_sweep", "restore_sweep", "retry_sweep"}
 )
 WRITING = CONTROLS | {"create_job", "rerun_job", "create_sweep", "create_upload", "delete_upload", "change_sweep"}
+WRITING |= {"create_weights", "delete_weights"}
 ARRIVING = frozenset({"create_arrival", "append_to_arrival", "finish_arrival", "cancel_arrival"})
+SENDING = frozenset({"create_upload", "create_weights", "create_arrival", "append_to_arrival"})
 ADMINISTERING = frozenset({"clean_storage", "drain_worker", "resume_worker"})
 PEOPLE = frozenset({"list_users", "create_user", "get_user", "change_user", "invite_user"})
 PEOPLE |= {"list_teams", "create_team", "remove_team", "list_audit_events"}
-PEOPLE |= {"create_token", "change_password", "change_upload"}
+PEOPLE |= {"create_token", "change_password", "change_upload", "change_weights"}
 CODES = {
     401: ("unauthenticated", "Log in first", "This needs a login or a token."),
     403: ("forbidden", "Not allowed", "This job is another user's."),
@@ -125,7 +127,7 @@ def _problems(operation: dict[str, Any]) -> list[int]:
         found.append(403)
     if "path" in where:
         found.append(404)
-    if name in CONTROLS | {"delete_upload", "append_to_arrival", "finish_arrival"}:
+    if name in CONTROLS | {"delete_upload", "delete_weights", "append_to_arrival", "finish_arrival"}:
         found.append(409)
     if name == "change_job":
         found.append(412)
@@ -133,11 +135,11 @@ def _problems(operation: dict[str, Any]) -> list[int]:
         found.append(410)
     if name in ARRIVING | {"list_arrivals", "get_arrival"}:
         found.append(412)
-    if name in {"create_upload", "create_arrival", "append_to_arrival"}:
+    if name in SENDING:
         found.append(413)
     if name == "append_to_arrival":
         found.append(460)
-    if name in {"create_upload", "create_arrival", "append_to_arrival", "finish_arrival"}:
+    if name in SENDING | {"finish_arrival"}:
         found.append(503)
     if where or "requestBody" in operation:
         found.append(422)

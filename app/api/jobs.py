@@ -81,7 +81,7 @@ class ChangeIn(BaseModel):
 
 @router.post("/jobs/plan", summary="What a job would do and cost; stores nothing")
 def plan_job(wanted: planning.JobIn, request: Request, services: ServicesDep, user: UserDep) -> planning.PlanOut:
-    planned = planning.prepare(services, wanted, request.app.state.facts)
+    planned = planning.prepare(services, user, wanted, request.app.state.facts)
     return planning.plan_out(services, planned, user)
 
 

@@ -25,7 +25,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would take for 
 
 @router.post("/sweeps/plan", summary="How many jobs a sweep makes, and what they cost together; stores nothing")
 def plan_sweep(wanted: sweeps.SweepIn, request: Request, services: ServicesDep, user: UserDep) -> sweeps.SweepPlanOut:
-    return sweeps.plan_out(services, sweeps.prepare(services, wanted, request.app.state.facts), user)
+    return sweeps.plan_out(services, sweeps.prepare(services, user, wanted, request.app.state.facts), user)
 
 
 @router.post("/sweeps", status_code=201, summary="Create a sweep: all of its jobs, or none")

@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from app import folder_preview, uploads
+from app import folder_preview, sent, uploads
 from app.api.folders import PNG
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unprocessable
 from app.planning import Name
-from app.uploads import UploadOut
+from app.uploads import KIND, UploadOut
 from app.visibility import Chosen
 
 ZIP = "application/zip"
@@ -23,6 +23,16 @@ SkipBad = Annotated[
     bool, Query(description="Leave out images that cannot be read, at most one in a hundred, instead of refusing all.")
 ]
 router = APIRouter(tags=["catalogue"])
+
+
+def refuse_other_type(request: Request, wanted: str) -> None:
+    """Raises Unprocessable for a body that is not sent as the file itself."""
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != wanted:
+        raise Unprocessable(
+            f"The body was sent as {given[:80] or 'nothing that is named'}, not as {wanted}.",
+            hint=f"Send the file itself as the body, with the header `Content-Type: {wanted}`.",
+        )
 
 
 @router.post(
@@ -39,16 +49,11 @@ async def create_upload(
     title: Annotated[Name, Query(description="For people.")] = "Uploaded images",
     skip_bad: SkipBad = False,
 ) -> UploadOut:
-    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if sent != ZIP:
-        raise Unprocessable(
-            f"The body was sent as {sent[:80] or 'nothing that is named'}, not as {ZIP}.",
-            hint=f"Send the archive itself as the body, with the header `Content-Type: {ZIP}`.",
-        )
+    refuse_other_type(request, ZIP)
     size_bytes = int(request.headers.get("content-length", "0"))  # the guard saw that it is a number
-    await run_in_threadpool(uploads.check_room, services, user, size_bytes)
+    await run_in_threadpool(sent.check_room, services, user, size_bytes, KIND)
     try:
-        folder, sha256 = await uploads.receive(services, request.stream())
+        folder, sha256 = await sent.receive(services, request.stream(), KIND)
     except ClientDisconnect as error:
         raise Unprocessable("The archive broke off on its way.", hint="Send it again.") from error
 
@@ -78,7 +83,8 @@ class UploadChangeIn(BaseModel):
 
 @router.patch("/datasets/{upload_id}", summary="Who sees an uploaded data set of yours")
 def change_upload(wanted: UploadChangeIn, upload_id: str, services: ServicesDep, user: WriterDep) -> UploadOut:
-    return uploads.show_to(services, user, upload_id, wanted.visibility)
+    sent.show_to(services, user, upload_id, wanted.visibility, KIND)
+    return uploads.get(services, user, upload_id)
 
 
 @router.get(
@@ -100,4 +106,4 @@ def get_upload_sheet(
 
 @router.delete("/datasets/{upload_id}", status_code=204, summary="Remove an uploaded data set of yours")
 def delete_upload(upload_id: str, services: ServicesDep, user: WriterDep) -> None:
-    uploads.remove(services, user, upload_id)
+    sent.remove(services, user, upload_id, KIND)

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
-from pydantic import TypeAdapter
 from sqlalchemy import select
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app import arrivals, folder_preview, uploads
+from app import arrivals, folder_preview, sent, uploads
 from app.datasets import catalogue
 from app.deps import ServicesDep, UserDep, VisibilityField, WriterDep
-from app.errors import ServiceError, TooMany, Unprocessable
+from app.errors import ServiceError, TooLarge, TooMany, Unprocessable
 from app.models import Job, User
+from app.pages import files
 from app.pages.render import page
-from app.planning import Name
 from app.services import Services
+from app.uploads import KIND
 from app.visibility import visible_to
 from engine.sources import Folder, Upload
 
-NAME: TypeAdapter[str] = TypeAdapter(Name)
 MOST_JOBS = 10  # that a page names as users of a data set
-COPIED = 2**20  # bytes at a time
 
 
 def router() -> APIRouter:
@@ -47,13 +43,13 @@ def router() -> APIRouter:
         skip_bad: Annotated[bool, Form()] = False,
     ) -> Response:
         try:
-            name = NAME.validate_python(title or Path(file.filename or "images").stem[:80])
-            made = _kept(request, services, user, file, name, skip_bad)
-        except ValueError:
-            return _list(
-                request, services, user, Unprocessable("The title is no name.", hint="Use printed characters.")
-            )
-        except (Unprocessable, TooMany) as error:
+            name = files.title_of(title, file)
+
+            def keep(folder: Path, sha256: str) -> tuple[uploads.UploadOut, bool]:
+                return uploads.keep(services, user, folder, sha256, name, skip_bad=skip_bad)
+
+            made = files.kept(request, services, user, file, KIND, keep)
+        except (Unprocessable, TooMany, TooLarge) as error:
             return _list(request, services, user, error)
         return RedirectResponse(f"/datasets/uploads/{made.id}", 303)
 
@@ -78,7 +74,7 @@ def router() -> APIRouter:
 
     @routes.post("/uploads/{upload_id}/visibility")
     def show_to(services: ServicesDep, user: WriterDep, upload_id: str, visibility: VisibilityField) -> Response:
-        uploads.show_to(services, user, upload_id, visibility)
+        sent.show_to(services, user, upload_id, visibility, KIND)
         return RedirectResponse(f"/datasets/uploads/{upload_id}", 303)
 
     @routes.get("/folder")
@@ -117,27 +113,10 @@ def _list(request: Request, services: Services, user: User, error: ServiceError 
         uploads=[one for one in sets if isinstance(one.dataset, Upload)],
         folders=[one for one in sets if isinstance(one.dataset, Folder)],
         built_in=[one for one in sets if not isinstance(one.dataset, Upload | Folder)],
-        arrivals=arrivals.listed(services, user),
+        arrivals=[one for one in arrivals.listed(services, user) if one.kind == KIND],
         refusal=error,
         limits=services.settings,
     )
-
-
-def _kept(
-    request: Request, services: Services, user: User, file: UploadFile, title: str, skip_bad: bool
-) -> uploads.UploadOut:
-    """The data set that a form's file is."""
-    uploads.check_room(services, user, file.size or 0)
-    folder = uploads.new_folder(services.store.uploads)
-    try:
-        with uploads.room(), (folder / arrivals.ARCHIVE).open("wb") as target:
-            shutil.copyfileobj(file.file, target, COPIED)
-        with (folder / arrivals.ARCHIVE).open("rb") as sent:
-            sha256 = hashlib.file_digest(sent, "sha256").hexdigest()
-        with request.app.state.unpacking:
-            return uploads.keep(services, user, folder, sha256, title, skip_bad=skip_bad)[0]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _used_by(services: Services, user: User, used: Any) -> list[Job]:

@@ -12,9 +12,8 @@ from typing import Any
 
 from app.pages.fields import Field, Problem, Schema, field_of, title_of
 from engine.methods import TITLES as METHODS
-from engine.spec import JobSpec
+from engine.spec import MOST_TEACHERS, JobSpec
 
-MAX_TEACHERS = 8
 ORDER = (*METHODS, "digits", "torchvision", "folder", "upload", "huggingface")  # of kinds: the usual ones first
 
 
@@ -190,7 +189,7 @@ def read(form: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 
 def _count_teachers(form: Mapping[str, Sequence[str]]) -> int:
     indices = {name.split("/")[2] for name in form if name.startswith("/teachers/")}
-    return min(max(len(indices), 1), MAX_TEACHERS)
+    return min(max(len(indices), 1), MOST_TEACHERS)
 
 
 def _put(spec: dict[str, Any], path: list[str], value: Any) -> None:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app import datasets, jobs, planning, problems
+from app import datasets, jobs, planning, problems, weights
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unprocessable
 from app.models import User
@@ -23,7 +23,7 @@ from engine.errors import ErrorReport
 from engine.methods import TITLES
 from engine.presets import PRESETS, Preset
 from engine.sources import Folder
-from engine.spec import JobSpec
+from engine.spec import MOST_TEACHERS, JobSpec
 
 DEMO = "demo"
 BASIC = frozenset({"/ipc", "/teachers/0/network", "/teachers/0/epochs", "/evaluation/students", "/evaluation/runs"})
@@ -86,6 +86,7 @@ class Origin:
     remedy: str = ""
     upload: str = ""  # an uploaded data set's id
     folder: str = ""  # path of a folder of classes
+    weights: str = ""  # id of weights that were sent
 
     @property
     def dataset(self) -> dict[str, Any]:
@@ -113,7 +114,11 @@ def router() -> APIRouter:
             spec = failure.remedied(known.spec, known.error, origin.remedy)
             return _page(request, services, user, Draft(spec=spec, name=known.name), filters=shown)
         chosen = PRESETS.get(origin.preset) or PRESETS[DEMO]
-        draft = Draft(spec=chosen.spec.model_dump(mode="json") | origin.dataset, preset=chosen.name)
+        spec = chosen.spec.model_dump(mode="json") | origin.dataset
+        if origin.weights:
+            found = weights.get(services, user, origin.weights)
+            spec["teachers"] = [spec["teachers"][0] | found.teacher]
+        draft = Draft(spec=spec, preset=chosen.name)
         return _page(request, services, user, draft, filters=shown)
 
     @routes.post("/new")
@@ -145,7 +150,7 @@ def read_draft(posted: Posted) -> Draft:
     """The form as it was posted, with a teacher more or less where that was asked for: FADRM with several is FADRM+."""
     spec, action = forms.read(posted), _last(posted, "action")
     teachers = spec["teachers"]
-    if action == ADD and len(teachers) < forms.MAX_TEACHERS:
+    if action == ADD and len(teachers) < MOST_TEACHERS:
         teachers.append(dict(teachers[-1]))
     if action == REMOVE and len(teachers) > 1:
         teachers.pop()
@@ -201,7 +206,7 @@ def _page(
         try:
             spec, name = _valid_spec(draft), _valid_name(draft)
             plan = planning.plan_out(
-                services, planning.prepare_spec(services, spec, name, request.app.state.facts), user
+                services, planning.prepare_spec(services, user, spec, name, request.app.state.facts), user
             )
         except Unprocessable as found:
             error = found
@@ -219,7 +224,7 @@ def _page(
         basic=BASIC,
         **_presets(filters or Filters(), draft.preset),
         folders=_folders(services),
-        max_teachers=forms.MAX_TEACHERS,
+        max_teachers=MOST_TEACHERS,
     )
 
 

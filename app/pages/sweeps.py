@@ -106,7 +106,7 @@ def _form(
     if error is None:
         try:
             wanted = sweep_form.request_of(services, user, draft)
-            plan = sweeps.plan_out(services, sweeps.prepare(services, wanted, request.app.state.facts), user)
+            plan = sweeps.plan_out(services, sweeps.prepare(services, user, wanted, request.app.state.facts), user)
         except Unprocessable as found:
             error = found
     return page(

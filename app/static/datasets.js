@@ -1,4 +1,4 @@
-// An archive is sent in pieces (tus), so that a break, or another visit, goes on where it ended.
+// An archive, or weights, are sent in pieces (tus), so that a break, or another visit, goes on where it ended.
 import { byId, make, say } from "./dom.js";
 
 const PIECE = 8 * 2 ** 20;
@@ -20,7 +20,7 @@ function tell(problem) {
   byId("refused").replaceChildren(make("div", { class: "notice bad" }, text));
 }
 
-const placeOf = (file, skip) => `upload ${file.name} ${file.size} ${file.lastModified} ${skip}`;
+const placeOf = (file, told) => `upload ${file.name} ${file.size} ${file.lastModified} ${Object.values(told).join(" ")}`;
 
 function remember(place, id) {
   try {
@@ -41,7 +41,7 @@ function remembered(place) {
 
 const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 
-async function begun(place, file, title, skip) {
+async function begun(place, file, told) {
   const id = remembered(place);
   if (id) {
     try {
@@ -51,7 +51,7 @@ async function begun(place, file, title, skip) {
       if (error.status !== 404) throw error;
     }
   }
-  const metadata = `title ${base64(title)},skip_bad ${base64(String(skip))}`;
+  const metadata = Object.entries(told).map(([name, value]) => `${name} ${base64(value)}`).join(",");
   const made = await (await ask("POST", "/api/v1/uploads", { headers: { "Upload-Length": String(file.size), "Upload-Metadata": metadata } })).json();
   remember(place, made.id);
   return made;
@@ -85,6 +85,12 @@ async function finished(url) {
   }
 }
 
+/** What the server is told of a file, besides its title. */
+function toldOf(form) {
+  if (form.dataset.kind === "weights") return { kind: "weights", network: form.elements.namedItem("network").value };
+  return { skip_bad: String(form.elements.namedItem("skip_bad").checked) };
+}
+
 function sending(form) {
   const bar = byId("sent-bar");
   const text = byId("sent-text");
@@ -94,22 +100,22 @@ function sending(form) {
   const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
   const show = (done, total) => {
     bar.value = total ? done / total : 1;
-    text.textContent = done < total ? `${megabytes(done)} of ${megabytes(total)} sent` : "All is sent. The images are being looked at.";
+    text.textContent = done < total ? `${megabytes(done)} of ${megabytes(total)} sent` : "All is sent. It is being looked at.";
   };
   halt.addEventListener("click", () => (halted = true));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const file = byId("file").files[0];
     if (!file) return;
-    const skip = form.elements.namedItem("skip_bad").checked;
-    const place = placeOf(file, skip);
+    const told = toldOf(form);
+    const place = placeOf(file, told);
     halted = false;
     byId("refused").replaceChildren();
     button.disabled = true;
     byId("sent").hidden = halt.hidden = false;
     try {
-      const title = byId("title").value.trim() || file.name.replace(/\.zip$/i, "").slice(0, 80);
-      const known = await begun(place, file, title, skip);
+      const title = byId("title").value.trim() || file.name.replace(/\.(zip|safetensors)$/i, "").slice(0, 80);
+      const known = await begun(place, file, { title, ...told });
       const url = `/api/v1/uploads/${known.id}`;
       let offset = known.offset;
       while (offset < file.size && !halted) {
@@ -123,7 +129,7 @@ function sending(form) {
       } else {
         const made = await finished(url);
         remember(place, null);
-        location.assign(`/datasets/uploads/${made.id}`);
+        location.assign(told.kind === "weights" ? "/teachers" : `/datasets/uploads/${made.id}`);
       }
     } catch (error) {
       if (error.status === 422) remember(place, null);

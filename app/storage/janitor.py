@@ -19,7 +19,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Select, delete, exists, func, select
 from sqlalchemy.orm import aliased
 
-from app import arrivals, audit
+from app import arrivals, audit, sent
 from app.models import TERMINAL_JOB_STATES, Event, Job, Preview, Step, StepState, StoredStep, Upload, User, utc_now
 from app.services import Services
 from app.storage import stored, trash
@@ -226,7 +226,7 @@ def _remove_events(services: Services, job_id: str) -> None:
 
 
 def _uploads(services: Services, before: datetime) -> Iterator[Item]:
-    """Archives that no job used since."""
+    """Images and weights that no job used since."""
     with services.database.read() as session:
         found = session.scalars(_unused_uploads(before)).all()
     for row in found:
@@ -236,7 +236,7 @@ def _uploads(services: Services, before: datetime) -> Iterator[Item]:
 
 
 def _unused_uploads(before: datetime) -> Select[Upload]:
-    used = exists().where(Job.spec["dataset"]["id"].as_string() == Upload.id, _still_read(before))
+    used = exists().where(sent.uses(Upload.id), _still_read(before))
     return select(Upload).where(Upload.created_at < before, ~used).order_by(Upload.created_at)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from app import jobs
-from app.models import Job, Step, StoredStep, Upload, User
+from app.models import Job, Step, StoredStep, Upload, UploadKind, User
 from app.services import Services
 from app.storage import janitor, room
 from app.storage.janitor import Item, size_of
@@ -33,7 +33,8 @@ TITLES = {
     "export": "Downloads in other forms",
     "work": "Running steps and checkpoints",
     "previews": "Contact sheets",
-    "uploads": "Uploaded archives",
+    "uploads": "Uploaded images",
+    "weights": "Uploaded weights of teachers",
     "downloads": "Fetched data sets and weights",
     "steps": "Steps that no job needs",
     "trash": "Deleted jobs",
@@ -144,9 +145,9 @@ def _kinds(session: Session, root: Path) -> Iterator[KindOut]:
         count = sum(1 for _ in os.scandir(path)) if path.is_dir() else 0
         if count:
             yield _kind(kind, count, size_of(path))
-    uploads = session.scalars(select(Upload)).all()
-    if uploads:
-        yield _kind("uploads", len(uploads), sum(one.held_bytes for one in uploads))
+    sent = select(Upload.kind, func.count(), func.sum(Upload.held_bytes)).group_by(Upload.kind)
+    for kind, count, size_bytes in session.execute(sent):
+        yield _kind("uploads" if kind == UploadKind.IMAGES else kind, count, int(size_bytes))
 
 
 def _kind(kind: str, count: int, size_bytes: int) -> KindOut:

@@ -5,12 +5,11 @@ Where FADRM's authors have no small form, the network's own file says which one 
 N images, C channels, H W pixels, K classes. Every network averages its last map, so any resolution of a form works.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from engine.models.alexnet import AlexNet
 from engine.models.convnet import ConvNet
@@ -64,24 +63,6 @@ def build(name: str, *, num_classes: int, resolution: int, channels: int = 3, se
 def frozen(model: nn.Module) -> nn.Module:
     """The same model, ready to teach: eval mode, and no gradient of its weights is ever computed."""
     return model.eval().requires_grad_(False)
-
-
-def from_official(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """A state as users bring it, under the names that a network of ours has for the same weights.
-
-    FADRM's small files have our names already. RDED, DELT and DD-Ranking keep torchvision's (`fc`, `downsample`), which
-    our large networks have too, and any of them may carry the prefix that DataParallel leaves. What the network has no
-    name for keeps its own.
-    """
-    ours = {_plain(name): name for name in names}
-    return {ours.get(_plain(key), key.removeprefix("module.")): value for key, value in state.items()}
-
-
-def _plain(key: str) -> str:
-    """What all the names of one weight have in common; `norm.1` for `norm1` is torchvision's older DenseNet files'."""
-    key = key.removeprefix("module.").replace(".downsample.", ".shortcut.")
-    key = re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key)
-    return "linear." + key.removeprefix("fc.") if key.startswith("fc.") else key
 
 
 def _large(name: str, *, num_classes: int, channels: int) -> nn.Module:

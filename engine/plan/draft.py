@@ -13,7 +13,7 @@ from engine.datasets import Facts
 from engine.networks import SMALL_BELOW_PX, forward_flop
 from engine.params import PrepareParams, TeachParams
 from engine.plan.graph import CODE_VERSIONS, Step, StepKind
-from engine.spec import TORCHVISION, TRAINED, JobSpec, Teacher, sha256_of
+from engine.spec import TORCHVISION, TRAINED, UPLOADED, JobSpec, Teacher, sha256_of
 from engine.store import sha256_of_file
 
 Parts = dict[str, str]  # role -> key: "images.0", "images.1", ...
@@ -59,7 +59,7 @@ class Draft:
     def teach(self, teacher: Teacher) -> str:
         """The key of a network that is trained on the real images, or imported."""
         spec = self.spec
-        digest = None if teacher.weights in (TRAINED, TORCHVISION) else digest_of(Path(teacher.weights))
+        digest = _digest_of_weights(teacher)
         small = self.facts.resolution < SMALL_BELOW_PX
         teacher = teacher.model_copy(update={"crop": teacher.crop or ("padded" if small else "resized")})
         params = TeachParams(teacher=teacher, weights_sha256=digest, flip=spec.flip, precision=spec.precision)
@@ -83,6 +83,13 @@ class Draft:
     def forward(self, network: str) -> float:
         """Operations of one forward pass of one image."""
         return forward_flop(network, self.facts.resolution)
+
+
+def _digest_of_weights(teacher: Teacher) -> str | None:
+    """SHA-256 of the file that weights come from; None where there is none."""
+    if teacher.weights == UPLOADED:
+        return teacher.upload  # an upload's id is that of its bytes
+    return None if teacher.weights in (TRAINED, TORCHVISION) else digest_of(Path(teacher.weights))
 
 
 def digest_of(path: Path) -> str:

@@ -32,6 +32,7 @@ from engine.pixels import normalised
 from engine.precision import Precision, computing, gradient_scaler, prepared, restore_scaler, scaler_state
 from engine.randomness import generator, repeatable, seed_of
 from engine.schedule import cosine_lr
+from engine.sources import UPLOADED_WEIGHTS
 from engine.spec import TORCHVISION, TRAINED, Teacher
 from engine.store import sha256_of_file
 from engine.students import top1_pct
@@ -75,14 +76,27 @@ def _take(context: Context[TeachParams], training: _Training) -> Iterator[Event]
     """Put weights from elsewhere into the network, and test them."""
     yield Started(total=1, unit="networks", device=str(context.device))
     network, data = training.teacher.network, training.data
-    state, source = _brought(context.params, data)
+    state, source = _brought(context.params, data, context.uploads)
     model = filled(network, state, num_classes=data.num_classes, resolution=data.resolution, source=source)
     training.model.load_state_dict(model.state_dict())
     yield Metric(x=0, values={"teach.top1": training.test()})
     yield Progress(done=1, total=1, unit="networks")
 
 
-def _brought(params: TeachParams, data: RealData) -> tuple[dict[str, Tensor], str]:
+def _place(teacher: Teacher, uploads: Path) -> Path:
+    """The file that a teacher's weights are to be read from. Raises WeightsInvalid for an upload that is gone."""
+    if teacher.upload is None:
+        return Path(teacher.weights)
+    path = uploads / teacher.upload / UPLOADED_WEIGHTS
+    if not path.is_file():
+        raise WeightsInvalid(
+            f"The uploaded weights {teacher.upload} are not here any more.",
+            hint="Send the same file again, then retry.",
+        )
+    return path
+
+
+def _brought(params: TeachParams, data: RealData, uploads: Path) -> tuple[dict[str, Tensor], str]:
     """The weights that a teacher is to have, and where they are from. Raises WeightsInvalid."""
     teacher = params.teacher
     if teacher.weights == TORCHVISION:
@@ -90,11 +104,11 @@ def _brought(params: TeachParams, data: RealData) -> tuple[dict[str, Tensor], st
         if reason:
             raise WeightsInvalid(f"{reason}.", hint="Train the teacher on these images, or bring weights that were.")
         return imagenet(teacher.network), "torchvision's file"
-    path = Path(teacher.weights)
+    path = _place(teacher, uploads)
     state = read(path)
     if params.weights_sha256 not in (None, sha256_of_file(path)):
         raise WeightsInvalid(f"{path} has changed since the job was planned.", hint="Submit the job again.")
-    return state, str(path)
+    return state, "the upload" if teacher.upload else str(path)
 
 
 def _leave(context: Context[TeachParams], training: _Training) -> Result:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from app import confined, unpacking
+from app import cage, confined, unpacking
 from app.errors import ServiceError
 from app.settings import Settings
 from app.unpacking import Order
@@ -67,7 +67,7 @@ def main() -> None:
             path.write_bytes(make())
             began = time.monotonic()
             try:
-                found = confined.unpack(path, Path(folder, str(number)), confined.limits_of(Settings()))
+                found = confined.unpack(path, Path(folder, str(number)), Settings())
                 outcome = f"taken: {found.images} images, {found.size_bytes:,} bytes"
             except ServiceError as error:
                 outcome = error.detail
@@ -94,7 +94,7 @@ def generated(count: int, folder: Path, first: int = 0) -> Counter[str]:
         try:
             unpacking.unpack(order)
             outcomes["taken"] += 1
-        except unpacking.Refusal:
+        except cage.Refusal:
             outcomes["refused"] += 1
         left = {path.name for path in place.iterdir()}
         assert left <= {"archive.zip", "set"}, (seed, left)

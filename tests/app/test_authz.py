@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocketDisconnect
 
 from tests.app.archives import archive
+from tests.app.tensor_files import BYTES, weights
 from tests.app.world import PNG, Person, World, spec_body
 
 SWEEP = {"spec": spec_body(), "axes": [{"name": "seed", "path": "/seed", "values": [0]}]}
@@ -26,12 +27,12 @@ all      GET   /api/v1/openapi.json /api/v1/jobs /api/v1/compare /api/v1/sweeps 
 all      GET   /api/v1/datasets/preview /api/v1/datasets/preview/sheet /api/v1/uploads /api/v1/system/storage /api/v1/trash
 all      GET   /api/v1/workers /api/v1/me /api/v1/tokens /api/v1/sessions /api/v1/teachers
 all      GET   / /jobs /jobs/new /compare /queue /sweeps /sweeps/new /datasets /datasets/folder /storage /workers /docs /settings
-all      GET   /teachers /results
+all      GET   /teachers /results /api/v1/weights
 all      HEAD  /api/v1/openapi.json
 all      POST  /logout /api/v1/jobs/plan /api/v1/sweeps/plan /api/v1/tokens /api/v1/me/password /settings/password
 all      POST  /settings/tokens
 writers  POST  /api/v1/jobs /api/v1/sweeps /api/v1/datasets /api/v1/uploads /jobs/new /jobs/demo /sweeps/new /datasets
-writers  POST  /jobs/bulk /teachers
+writers  POST  /jobs/bulk /teachers /api/v1/weights
 sight    GET   /api/v1/jobs/{job_id} /api/v1/jobs/{job_id}/spec /api/v1/jobs/{job_id}/attempts /api/v1/jobs/{job_id}/events
 sight    GET   /api/v1/jobs/{job_id}/events/stream /api/v1/stream /api/v1/jobs/{job_id}/metrics /api/v1/previews/{sha256}
 sight    GET   /api/v1/jobs/{job_id}/previews /api/v1/jobs/{job_id}/results /api/v1/jobs/{job_id}/artifacts
@@ -52,6 +53,10 @@ sight    GET   /api/v1/datasets/{upload_id} /api/v1/datasets/{upload_id}/sheet /
 owner    POST  /datasets/uploads/{upload_id}/visibility
 owner    PATCH /api/v1/datasets/{upload_id}
 owner    DELETE /api/v1/datasets/{upload_id}
+sight    GET   /api/v1/weights/{weights_id}
+owner    POST  /teachers/{weights_id}/visibility /teachers/{weights_id}/remove
+owner    PATCH /api/v1/weights/{weights_id}
+owner    DELETE /api/v1/weights/{weights_id}
 own      HEAD  /api/v1/uploads/{arrival_id}
 own      GET   /api/v1/uploads/{arrival_id}
 own      PATCH /api/v1/uploads/{arrival_id}
@@ -80,6 +85,7 @@ BODIES = {
     "/api/v1/users/{user_id}": {},
     "/api/v1/teams": {"name": ""},
     "/api/v1/datasets/{upload_id}": {"visibility": "private"},
+    "/api/v1/weights/{weights_id}": {"visibility": "private"},
 }
 HEADERS = {"/api/v1/uploads/{arrival_id}": {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}}
 FORMS = {
@@ -87,6 +93,7 @@ FORMS = {
     "/jobs/{job_id}/rename": {"name": "another"},
     "/sweeps/{sweep_id}/visibility": {"visibility": "private"},
     "/datasets/uploads/{upload_id}/visibility": {"visibility": "private"},
+    "/teachers/{weights_id}/visibility": {"visibility": "private"},
     "/jobs/bulk": {"action": "pause"},
     "/queue/{job_id}/rank": {"priority": "0"},
 }
@@ -140,7 +147,9 @@ def places(client: TestClient, world: World) -> dict[str, str]:
     [sheets] = client.get(job["urls"]["previews"]).json()["data"]
     upload = client.post("/api/v1/datasets", content=archive(), headers={"Content-Type": "application/zip"}).json()
     nothing = dict.fromkeys(("arrival_id", "token_id", "session_id", "worker_id", "team"), "none")
+    made = client.post("/api/v1/weights", params={"network": "convnet3_w32"}, content=weights(), headers=BYTES)
     return nothing | {
+        "weights_id": made.json()["id"],
         "job_id": job["id"],
         "sweep_id": sweep["id"],
         "sha256": sheets["previews"][0]["sha256"],
@@ -193,7 +202,8 @@ def test_everybody_reaches_what_is_theirs_to_reach_and_nothing_else(
     people: dict[str, Person | None] = {"nobody": None, "viewer": world.person("viewer", "viewer")}
     people |= {name: world.person(name) for name in ("other", "owner", "admin")}
     if shown:
-        for path in (f"sweeps/{places['sweep_id']}", f"datasets/{places['upload_id']}"):
+        shown_too = (f"datasets/{places['upload_id']}", f"weights/{places['weights_id']}")
+        for path in (f"sweeps/{places['sweep_id']}", *shown_too):
             assert client.patch(f"/api/v1/{path}", json={"visibility": "all"}).status_code == 200
     assert not list(refusals(client, set(routes(app)), places, people, shown))
 

@@ -21,6 +21,7 @@ from app.settings import Settings
 from fadrm import Client
 from fadrm.connection import FILE, Connection
 from tests.app.archives import archive
+from tests.app.tensor_files import weights
 from tests.app.world import Person, World, chain, damage, spec_body
 
 Run = Callable[..., tuple[int, str, str]]
@@ -367,3 +368,17 @@ def test_an_archive_is_uploaded_and_its_source_is_printed(run: Run, served: Worl
     (tmp_path / "broken.zip").write_bytes(b"no zip")
     code, _, aside = run("upload", str(tmp_path / "broken.zip"))
     assert code == 3 and "cannot be read" in aside
+
+
+def test_weights_are_uploaded_shown_listed_and_removed(run: Run, served: World, tmp_path: Path) -> None:
+    path = tmp_path / "insects.safetensors"
+    path.write_bytes(weights())
+    code, told, aside = run("teachers", "upload", str(path), "--network", "convnet3_w32", "--visibility", "all")
+    assert code == 0 and json.loads(told)["network"] == "convnet3_w32"
+    assert aside.startswith("insects: convnet3_w32 for 10 classes and images below 128 px")
+    code, told, _ = run("teachers", "sent", "--json")
+    [one] = json.loads(told)
+    assert one["visibility"] == "all" and one["title"] in run("teachers", "sent")[1]
+    code, _, aside = run("teachers", "upload", str(path), "--network", "resnet18")
+    assert code == 3 and "are of convnet3_w32, and not of resnet18" in aside
+    assert run("teachers", "remove", one["id"])[0] == 0 and json.loads(run("teachers", "sent", "--json")[1]) == []

@@ -108,4 +108,4 @@ def test_a_damaged_file_is_not_touched(tmp_path: Path, is_open: bool) -> None:
 
 
 def test_the_newest_revision_is_known() -> None:
-    assert migrate.newest() == "0008"
+    assert migrate.newest() == "0009"

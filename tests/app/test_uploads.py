@@ -20,10 +20,11 @@ import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app import confined, jobs, uploads
+from app import confined, jobs, sent
 from app.errors import Conflict, Unprocessable
 from app.main import create_app
 from app.models import Upload
+from app.uploads import KIND
 from engine.data import real_data
 from engine.events import Failed
 from engine.plan import Step as PlanStep
@@ -283,14 +284,14 @@ def test_reading_an_archive_takes_only_so_much_time_and_memory(
     path.write_bytes(archive(more=slow if setting == "max_unpacking_s" else greedy))
     settings = world.services.settings.model_copy(update={setting: value, "max_upload_pixels": 10**9})
     with pytest.raises(Unprocessable) as refused:
-        confined.unpack(path, tmp_path / "set", confined.limits_of(settings))
+        confined.unpack(path, tmp_path / "set", settings)
     assert told in refused.value.detail
 
 
 def test_a_reader_that_dies_is_an_answer_too(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(confined, "COMMAND", (sys.executable, "-c", "import os; os.abort()"))
+    monkeypatch.setattr(confined, "PYTHON", (sys.executable, "-c", "import os; os.abort()"))
     with pytest.raises(Unprocessable, match="ended the program"):
-        confined.unpack(tmp_path / "any.zip", tmp_path / "set", confined.limits_of(world.services.settings))
+        confined.unpack(tmp_path / "any.zip", tmp_path / "set", world.services.settings)
 
 
 def test_damage_of_any_kind_is_refused_in_words_and_writes_nowhere_else(tmp_path: Path) -> None:
@@ -350,7 +351,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(world: World) -> None:
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        alone(uploads.receive(world.services, body()))
+        alone(sent.receive(world.services, body(), KIND))
     assert not left(world)
 
 
@@ -381,7 +382,7 @@ def test_on_every_database_an_upload_stays_while_a_job_uses_it(any_world: World)
         session.add(Upload(id=ident, owner_id=owner.user.id, title="Insects", size_bytes=1, facts={}))
         jobs.create(session, owner=owner.user, name="a job", spec=spec, plan=chain("a"))
     with pytest.raises(Conflict):
-        uploads.remove(any_world.services, owner.user, ident)
+        sent.remove(any_world.services, owner.user, ident, KIND)
     any_world.work()
-    uploads.remove(any_world.services, owner.user, ident)
+    sent.remove(any_world.services, owner.user, ident, KIND)
     assert any_world.count(Upload) == 0

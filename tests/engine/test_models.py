@@ -9,8 +9,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from engine.models import SMALL, build, from_official, frozen
+from engine.models import SMALL, build, frozen
 from engine.networks import NETWORKS
+from engine.shapes import from_official
 from tests.engine import golden
 
 # Batch norms, and parameters in thousands at 10, 100 and 200 classes, as counted in the authors' code.

@@ -10,7 +10,7 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from engine import convert, weights
+from engine import convert, shapes, weights
 from engine.errors import WeightsInvalid
 from engine.launch import EXIT_FAILED
 from engine.models import build
@@ -105,7 +105,7 @@ def test_a_file_that_is_missing_or_of_another_kind_is_told_with_the_remedy(tmp_p
     torch.save(state_of(SMALL), tmp_path / "teacher.safetensors")
     with pytest.raises(WeightsInvalid, match=r"is no \.safetensors file") as caught:
         weights.read(tmp_path / "teacher.safetensors")
-    assert weights.CONVERT in caught.value.report.hint
+    assert shapes.CONVERT in caught.value.report.hint
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -114,7 +114,7 @@ def test_every_network_is_recognised_by_its_weights(network: str) -> None:
     side = max(32, facts.smallest_px)
     with torch.device("meta"):
         state = build(network, num_classes=17, resolution=side).state_dict()
-    form = weights.recognised(state, (network,))
+    form = shapes.recognised(weights.shapes_in(state), (network,))
     assert form is not None and (form.network, form.classes, form.resolution) == (network, 17, side)
 
 
@@ -122,11 +122,14 @@ def test_every_network_is_recognised_by_its_weights(network: str) -> None:
 def test_torchvisions_weights_are_recognised_as_for_large_images(network: str) -> None:
     with torch.device("meta"):
         state = torchvision.models.get_model(network).state_dict()
-    assert str(weights.recognised(state)) == f"{network} for 1,000 classes and images from 128 px"
+    assert str(shapes.recognised(weights.shapes_in(state))) == f"{network} for 1,000 classes and images from 128 px"
 
 
 def test_a_convnet_that_has_one_form_is_told_by_its_smallest_images() -> None:
-    assert str(weights.recognised(state_of("convnet5"))) == "convnet5 for 10 classes and images from 32 px"
+    assert (
+        str(shapes.recognised(weights.shapes_in(state_of("convnet5"))))
+        == "convnet5 for 10 classes and images from 32 px"
+    )
 
 
 def test_torchvisions_weights_come_out_of_its_cache(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from sqlalchemy import event
 
 import app.models as _rows  # noqa: F401 - the tables
-from app import auth, controls, jobs, planning, uploads
+from app import auth, controls, jobs, planning, sent, uploads
 from app.db import Base
 from app.main import Server, create_app, server
 from app.middleware import COOKIE
@@ -76,8 +76,8 @@ class Site:
 
     def upload(self, data: bytes) -> str:
         """A data set of this archive. Its id."""
-        folder = uploads.new_folder(self.services.store.uploads)
-        (folder / "archive.zip").write_bytes(data)
+        folder = sent.new_folder(self.services.store.uploads)
+        (folder / sent.SENT).write_bytes(data)
         sha256 = hashlib.sha256(data).hexdigest()
         return uploads.keep(self.services, self.user, folder, sha256, "Insects")[0].id
 

@@ -12,7 +12,7 @@ from engine.errors import ErrorReport
 from engine.methods import TITLES, Fadrm, FadrmPlus, Rded
 from engine.presets import PRESETS
 from engine.sources import Digits, Folder, Torchvision
-from engine.spec import Continual, Evaluation, JobSpec, Labels, Rates, Teacher
+from engine.spec import MOST_TEACHERS, Continual, Evaluation, JobSpec, Labels, Rates, Teacher
 
 ROOT = Path(__file__).parents[2]
 SPECS = [
@@ -141,7 +141,7 @@ def test_errors_stand_at_the_field_that_they_point_at_or_into() -> None:
 
 def test_a_hostile_form_makes_no_more_teachers_than_a_job_may_have() -> None:
     values = {f"/teachers/{index}/network": ["resnet18"] for index in range(500)}
-    assert len(form.read(values)["teachers"]) == form.MAX_TEACHERS
+    assert len(form.read(values)["teachers"]) == MOST_TEACHERS
 
 
 def test_what_is_no_spec_at_all_still_makes_a_form() -> None:
