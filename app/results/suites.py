@@ -114,6 +114,14 @@ def _small(name: str, title: str, folder: Spec, data: str, first: Spec, second: 
 WIDTH_16: Spec = {"network": "resnet18_w16", "epochs": 10}
 CPU_CIFAR10 = _small(
     "cpu-cifar10",
+    "CIFAR-10, ConvNet of width 32",
+    _folder(),
+    CIFAR10,
+    {"network": "convnet3_w32", "epochs": 16},
+    WIDTH_16,
+)
+CPU_CIFAR10_RESNET = _small(
+    "cpu-cifar10-resnet",
     "CIFAR-10, ResNet-18 of width 16",
     _folder(),
     CIFAR10,
@@ -325,11 +333,11 @@ LONG = Run(
     name="long",
     title="CIFAR-10, 10 per class, ResNet-18 of width 16, 2,000 iterations",
     data=CIFAR10,
-    spec=CPU_CIFAR10.spec
+    spec=CPU_CIFAR10_RESNET.spec
     | {
         "method": {"method": "fadrm", "lr": 0.05},
         "teachers": [WIDTH_16 | {"epochs": 16}],
-        "evaluation": CPU_CIFAR10.spec["evaluation"] | {"baselines": ["rded", "random"], "every": 200},
+        "evaluation": CPU_CIFAR10_RESNET.spec["evaluation"] | {"baselines": ["rded", "random"], "every": 200},
     },
     axes=({"name": "seed", "path": "/seed", "values": [0]},),
 )
@@ -404,6 +412,12 @@ SUITES = {
             title="What two cores bear",
             note="Every method of the comparison with small networks, at 1, 10 and 50 images per class.",
             runs=(CPU_CIFAR10, CPU_TINY10, CPU_LABELS),
+        ),
+        Suite(
+            name="resnet",
+            title="CIFAR-10 with a deeper network",
+            note="The suite cpu with ResNet-18 of width 16: some four hours of two cores.",
+            runs=(CPU_CIFAR10_RESNET,),
         ),
         Suite(
             name="order",

@@ -60,7 +60,7 @@ def test_every_job_of_every_suite_can_be_planned(name: str) -> None:
         assert run.data is None or spec.dataset.path == f"/data/{run.data}"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["cpu-cifar10", "cpu-tiny10"])
+@pytest.mark.parametrize("name", ["cpu-cifar10", "cpu-cifar10-resnet", "cpu-tiny10"])
 def test_the_suite_cpu_has_every_method_at_every_ipc(name: str) -> None:
     jobs = specs(name)
     assert {titles[1] for titles in jobs} == set(METHODS) and {spec.ipc for spec in jobs.values()} == {1, 10, 50}
