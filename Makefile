@@ -76,8 +76,8 @@ results: env ## a suite of the papers' tables on your server: SUITE=tiny RESULTS
 lock: $(UV) ## choose versions anew and write the locks
 	$(UV) pip compile $(COMPILE) --upgrade requirements-uv.in -o requirements-uv.lock
 	$(UV) pip compile $(COMPILE) --upgrade pyproject.toml --all-extras -o requirements.lock
-	$(UV) pip compile $(COMPILE) pyproject.toml --extra huggingface -c requirements.lock -o requirements-api.lock
-	$(UV) pip compile $(COMPILE) pyproject.toml --extra engine --extra huggingface -c requirements.lock -o requirements-worker.lock
+	$(UV) pip compile $(COMPILE) pyproject.toml --extra huggingface --extra s3 -c requirements.lock -o requirements-api.lock
+	$(UV) pip compile $(COMPILE) pyproject.toml --extra engine --extra huggingface --extra s3 -c requirements.lock -o requirements-worker.lock
 	$(or $(NPM),$(OWN_NPM)) install --package-lock-only --silent
 	$(BIN)/python -c "$$STRIP_ADDRESSES"
 

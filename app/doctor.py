@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import claims, machine, migrate, redis_server, workers
 from app.api.health import redis_address
 from app.db import Database
+from app.services import store_of
 from app.settings import Settings
 
 SOUND_SQLITE = (3, 51, 3)
@@ -52,6 +53,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         _database,
         _sqlite,
         _workers,
+        _bucket,
         _disk,
         _private,
         _data,
@@ -186,6 +188,16 @@ def _sqlite(settings: Settings) -> Finding:
     sound = ".".join(map(str, SOUND_SQLITE))
     detail = f"{found}: before {sound} a very rare fault can damage the file. Keep backups; for a team, use PostgreSQL"
     return Finding(name="sqlite", ok=True, detail=detail, warns=True)
+
+
+def _bucket(settings: Settings) -> Finding:
+    if not settings.bucket:
+        return Finding(name="bucket", ok=True, detail="none: the store is a folder")
+    try:
+        store_of(settings).check()
+    except OSError as error:
+        return Finding(name="bucket", ok=False, detail=f"{error} See FADRM_BUCKET, FADRM_S3_ENDPOINT, AWS_*")
+    return Finding(name="bucket", ok=True, detail=f"{settings.bucket} answers")
 
 
 def _disk(settings: Settings) -> Finding:

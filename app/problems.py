@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from app.errors import ServiceError, TooLarge, Unavailable, Unprocessable
+from app.storage.bucket import BucketAway
 from engine.errors import EngineError, ErrorReport
 from engine.spec import JobSpec
 
@@ -63,6 +64,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(EngineError, _engine_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(BucketAway, _bucket_error)
     app.add_exception_handler(OperationalError, _database_error)
     app.add_exception_handler(PoolTimeout, _database_error)
 
@@ -118,6 +120,13 @@ def _database_error(request: Request, error: Exception) -> Response:
     log.error("database does not answer", extra={"error": repr(error)})
     busy = Unavailable("The database does not answer.", hint="Try again shortly.", headers={"Retry-After": "2"})
     return answer(request, busy)
+
+
+def _bucket_error(request: Request, error: Exception) -> Response:
+    log.error("bucket away", extra={"error": str(error)})
+    hint = "Try again shortly; an administrator sees more by `fadrm doctor`."
+    away = Unavailable("The store's bucket does not answer as it should.", hint=hint, headers={"Retry-After": "10"})
+    return answer(request, away)
 
 
 def _unreadable(cause: BaseException | None) -> str:

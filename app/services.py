@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from app.bell import Bell
 from app.db import Database
 from app.settings import Settings
+from app.storage.bucket import Bucket
+from app.storage.bucket_store import BucketStore
 from engine.store import Store
 
 
@@ -30,6 +32,14 @@ def build(settings: Settings) -> Services:
     return Services(
         settings=settings,
         database=Database(settings.database),
-        store=Store(settings.store_root),
+        store=store_of(settings),
         bell=Bell(settings.redis_url),
     )
+
+
+def store_of(settings: Settings) -> Store:
+    """The store that these settings describe: a folder, or a bucket with a folder. Raises ValueError for neither."""
+    if not settings.bucket:
+        return Store(settings.store_root)
+    bucket = Bucket(settings.bucket, endpoint=settings.s3_endpoint)
+    return BucketStore(settings.store_root, bucket, most_bytes=settings.cache_bytes)

@@ -32,6 +32,16 @@ class Settings(BaseSettings):
     store: Path | None = Field(
         None, description="Folder of steps and downloads, shared by all workers; by default in home."
     )
+    bucket: str = Field(
+        "",
+        pattern=r"^(s3://[^/]+(/.*)?)?$",
+        description="s3://bucket/prefix that the store is kept in; its folder is then what a machine has at hand of it. "
+        "Credentials are those of the usual AWS variables.",
+    )
+    s3_endpoint: str = Field("", description="Address of an S3 server that is not Amazon's.")
+    cache_bytes: int = Field(
+        0, ge=0, description="Bytes of a bucket's steps that a machine keeps copies of; 0: all that it used."
+    )
     data_roots: tuple[Path, ...] = Field((), description="Folders that data sets may lie under (a JSON list).")
     public_url: str = Field("", description="Address that users see; by default that of the request.")
     hosts: tuple[str, ...] = Field(("127.0.0.1", "localhost", "[::1]"), description="Host headers that are answered.")

@@ -141,7 +141,7 @@ class Store:
 
     def is_whole(self, key: str) -> bool:
         """Whether this step was finished by anyone, ever."""
-        return (self.step(key) / MANIFEST).is_file()
+        return self.is_at_hand(key)
 
     def manifest(self, key: str) -> Manifest:
         """The manifest of a whole step. Raises FileNotFoundError when it is not whole."""
@@ -160,14 +160,25 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def publish(self, key: str, attempt: Path) -> Manifest:
-        """Move a sealed attempt to its place. Harmless when somebody was first: equal keys mean equal content."""
+    def is_at_hand(self, key: str) -> bool:
+        """Whether a whole step lies in this very folder."""
+        return (self.step(key) / MANIFEST).is_file()
+
+    def publish(self, key: str, attempt: Path, tick: Callable[[], None] = _nothing) -> Manifest:  # noqa: ARG002
+        """Move a sealed attempt to its place. Harmless when somebody was first: equal keys mean equal content.
+
+        tick: called now and then where that takes long, and may raise.
+        """
         if not (attempt / MANIFEST).is_file():
             raise FileNotFoundError(f"{attempt} has no manifest: it is not whole")
+        self._place(key, attempt)
+        return self.manifest(key)
+
+    def _place(self, key: str, attempt: Path) -> None:
         target = self.step(key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir() and not self.is_whole(key):
-            self.remove(key)  # remains: nothing that a crash leaves, but a broken disk may
+        if target.is_dir() and not self.is_at_hand(key):
+            self._drop(key)  # remains: nothing that a crash leaves, but a broken disk may
         try:
             attempt.rename(target)
         except OSError as error:
@@ -176,7 +187,6 @@ class Store:
         else:
             self._sound.update(_mark(path) for path in target.rglob("*") if path.is_file())  # hashed when it was sealed
         sync(target.parent)
-        return self.manifest(key)
 
     def damaged(self, key: str, *, only: str | None = None, tick: Callable[[], None] = _nothing) -> list[str]:
         """The files of a whole step whose bytes are not those that were written; none of them is read twice.
@@ -210,6 +220,9 @@ class Store:
 
     def remove(self, key: str) -> None:
         """Let a step be whole no longer, at once, then delete its files. Harmless when it is not there."""
+        self._drop(key)
+
+    def _drop(self, key: str) -> None:
         doomed = self.root / "removed" / f"{key}-{uuid.uuid4().hex[:8]}"
         doomed.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -239,3 +252,38 @@ class Store:
     def blob(self, digest: str) -> Path:
         """Where a blob lies, or would lie."""
         return self.root / "blobs" / digest
+
+    def remove_blob(self, digest: str) -> None:
+        """Harmless when it is not there."""
+        (self.root / "blobs" / digest).unlink(missing_ok=True)
+
+    def upload(self, upload_id: str) -> Path:
+        """Where an upload lies, or would lie."""
+        return self.uploads / upload_id
+
+    def keep_upload(self, upload_id: str) -> None:
+        """Let others have an upload that is in its place. In a folder they have it."""
+
+    def remove_upload(self, upload_id: str) -> None:
+        """Harmless when it is not there."""
+        shutil.rmtree(self.uploads / upload_id, ignore_errors=True)
+
+    def keep_work(self, key: str, tick: Callable[[], None] = _nothing) -> None:
+        """Let others have the checkpoints of a step that nobody works at now. In a folder they have them."""
+
+    def bring_work(self, key: str, tick: Callable[[], None] = _nothing) -> None:
+        """Have the checkpoints that others left. In a folder they are there."""
+
+    def check(self) -> None:
+        """Raises OSError when it cannot be written."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        probe = self.root / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+
+    def away(self) -> str | None:
+        """Why nothing should begin with it now, in words. A folder is always there."""
+        return None
+
+    def trim(self) -> None:
+        """Let go of what is only a copy. A folder has none."""

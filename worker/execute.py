@@ -23,6 +23,7 @@ from app.machine import Process
 from app.models import Job, JobState
 from app.reaper import Reaper
 from app.services import Services
+from app.storage.bucket import BucketAway
 from app.storage.remake import remake
 from app.storage.room import refusal
 from engine.errors import DiskFull, ErrorReport
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
-    """The worker is to end before its step has begun."""
+    """The worker is to end while no engine is at work."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,20 +140,21 @@ class Carrier:
         except LeaseLost:
             log.warning("lease lost: engine ended, nothing published")
             self._drop_engine(at_once=True)
+        except (Stopped, BucketAway) as error:  # no fault of the step's; none begins here until the bucket answers
+            log.warning("step given back", extra={"reason": str(error)})
+            with suppress(LeaseLost, SQLAlchemyError):
+                self._write(partial(leases.release, lease=lease))
         except (OSError, ValueError, *UNWRITABLE) as error:
             log.exception("step not carried")
             self._drop_engine(at_once=True)
             self._crash(lease, _report(error))
         finally:
+            self.services.store.trim()
             self.on_step(None)
 
     def _do(self, lease: Lease) -> str:
         store, key = self.services.store, lease.step.key
-        try:
-            damaged = self._remove_damaged(lease)
-        except Stopped:
-            self._write(partial(leases.release, lease=lease))
-            return Outcome.RELEASED
+        damaged = self._remove_damaged(lease)
         if store.is_whole(key):
             self._finish(lease, store.manifest(key), cached=True)
             return "cached"
@@ -161,6 +163,7 @@ class Carrier:
             return (
                 "again" if self._write(partial(again, max_attempts=self.services.settings.max_attempts)) else "failed"
             )
+        self._bring(lease)
         own = () if self._engine is None else (self._engine.pid,)
         orphans.kill(self.services.database, self.holder.host, key=key, spare=own)
         out = store.attempt(key, f"{lease.step_id}-{lease.fence}")
@@ -176,7 +179,8 @@ class Carrier:
         """
         store, found = self.services.store, {}
         keep = partial(self._keep, lease, [time.monotonic()])
-        for key in (lease.step.key, *lease.step.needs.values()):
+        own = [lease.step.key] if store.is_at_hand(lease.step.key) else []
+        for key in (*own, *lease.step.needs.values()):
             with suppress(FileNotFoundError):  # it is not there, or another worker removed it just now
                 if files := store.damaged(key, tick=keep):
                     log.error("step damaged in the store, removed", extra={"key": key, "files": files})
@@ -188,6 +192,9 @@ class Carrier:
         """Renew the lease when it is time. last: when that was, to be written over. Raises LeaseLost, Stopped."""
         if self.stop():
             raise Stopped
+        self._renew(lease, last)
+
+    def _renew(self, lease: Lease, last: list[float]) -> None:
         if time.monotonic() - last[0] >= self.services.settings.heartbeat_s:
             last[0] = time.monotonic()
             self._write(partial(leases.record, lease=lease))
@@ -212,15 +219,28 @@ class Carrier:
             case Outcome.CANCELLED:
                 self._write(partial(leases.cancelled, lease=lease))
             case Outcome.RELEASED:
+                self._leave(lease)
                 self._write(partial(leases.release, lease=lease))
             case Outcome.CRASHED:
                 self._crash(lease, engine.obituary())
         return outcome
 
+    def _bring(self, lease: Lease) -> None:
+        """What the engine reads besides the steps that it needs: checkpoints, and what users sent. Raises BucketAway."""
+        self.services.store.bring_work(lease.step.key, partial(self._keep, lease, [time.monotonic()]))
+
+    def _leave(self, lease: Lease) -> None:
+        """Let another machine go on from the checkpoint; where that fails, it begins anew."""
+        try:
+            self.services.store.keep_work(lease.step.key, partial(self._renew, lease, [time.monotonic()]))
+        except OSError as error:
+            log.warning("checkpoint not left for others", extra={"step": lease.step_id, "error": str(error)})
+
     def _publish(self, lease: Lease, engine: EngineProcess, out: Path) -> None:
         """First the files, then the word: a step that is said to be whole is. Raises FileNotFoundError, OSError."""
         assert isinstance(engine.verdict, Finished)
-        manifest = self.services.store.publish(lease.step.key, out)
+        keep = partial(self._keep, lease, [time.monotonic()])
+        manifest = self.services.store.publish(lease.step.key, out, keep)
         self._finish(lease, manifest, cached=False)
 
     def _finish(self, lease: Lease, manifest: Manifest, *, cached: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from app.deps import ServicesDep
 from app.models import utc_now
 from app.services import Services
 from app.storage import room
+from app.storage.bucket import BucketAway
 from app.workers import ONLINE_S, online
 
 router = APIRouter(tags=["health"])
@@ -92,10 +92,10 @@ def _database(services: Services) -> str:
 
 
 def _store(services: Services) -> str:
-    services.store.root.mkdir(parents=True, exist_ok=True)
-    probe = services.store.root / f".probe-{os.getpid()}"
-    probe.write_bytes(b"")
-    probe.unlink()
+    try:
+        services.store.check()
+    except BucketAway as error:
+        raise Missing(str(error)) from error
     return "can be written"
 
 

@@ -62,8 +62,7 @@ def get_preview(
         is_theirs = session.scalar(
             shown.where(Preview.sha256 == sha256, Step.attempts > 0).with_only_columns(Job.id).limit(1)
         )
-    path = services.store.blob(sha256)
-    if is_theirs is None or not path.is_file():
+    if is_theirs is None or not (path := services.store.blob(sha256)).is_file():
         raise NotFound(f"There is no preview {sha256}.")
     return FileResponse(path, media_type="image/png", headers=FOR_EVER | {"ETag": f'"sha256-{sha256}"'})
 

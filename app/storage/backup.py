@@ -55,6 +55,8 @@ def backup(settings: Settings, target: Path, *, with_store: bool = False) -> Bac
     """
     if target.exists():
         raise CannotStart(f"{target} is there already: name a new folder, or a new file that ends in .tar.")
+    if with_store and settings.bucket:
+        raise CannotStart(f"The store is in {settings.bucket}: copy the bucket, and back up the rest without --store.")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

@@ -105,6 +105,7 @@ class Janitor:
             try:
                 arrivals.clean(self.services)
                 clean(self.services)
+                self.services.store.trim()
             except Exception:
                 log.exception("the janitor failed")
 
@@ -201,7 +202,7 @@ def _remove_preview(services: Services, key: str, x: int, digest: str) -> None:
         session.execute(delete(Preview).where(Preview.step_key == key, Preview.x == x))
         if session.scalar(select(Preview.x).where(Preview.sha256 == digest).limit(1)) is not None:
             return
-    services.store.blob(digest).unlink(missing_ok=True)
+    services.store.remove_blob(digest)
 
 
 def _logs(services: Services, before: datetime) -> Iterator[Item]:
@@ -246,7 +247,7 @@ def _remove_upload(services: Services, upload_id: str, before: datetime) -> None
         if row is None:
             return
         session.delete(row)
-    shutil.rmtree(services.store.uploads / upload_id, ignore_errors=True)
+    services.store.remove_upload(upload_id)
 
 
 def _still_read(before: datetime) -> ColumnElement[bool]:

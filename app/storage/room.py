@@ -55,7 +55,7 @@ def disk(services: Services) -> Disk:
 def refusal(services: Services) -> str | None:
     """Why no step should begin here, in words; None when one may."""
     found = disk(services)
-    return str(found) if found.is_full else None
+    return str(found) if found.is_full else services.store.away()
 
 
 def room_for(session: Session, services: Services, owner: User, steps: Iterable[PlannedStep]) -> RoomOut:

@@ -63,7 +63,7 @@ class Remains:
             store.remove(key)
             store.forget_work(key)
         for digest in self.blobs:
-            store.blob(digest).unlink(missing_ok=True)
+            store.remove_blob(digest)
 
 
 def visible(user: User, table: type[Deleted]) -> Select[Deleted]:
