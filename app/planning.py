@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from app import datasets, estimates, jobs, problems, weights
+from app import datasets, estimates, jobs, problems, sent, weights
 from app.errors import TooLarge, Unprocessable
 from app.models import Job, User
 from app.services import Services
@@ -100,6 +100,8 @@ def prepare_spec(
         unseen = list(jobs.unseen(session, user, spec))
     if unseen:
         raise datasets.refused(*unseen)
+    for upload_id in sent.uploads_of(spec.model_dump(mode="json", include={"dataset", "teachers"})):
+        services.store.upload(upload_id)  # at hand, wherever it was sent to
     facts = cache.get(spec.dataset, roots, uploads) if cache else datasets.facts_of(spec.dataset, roots, uploads)
     with services.database.read() as session:
         reports = [*check(spec, facts), *weights.unfit(session, spec, facts)]

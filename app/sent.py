@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -130,6 +131,7 @@ def add(services: Services, owner: User, row: Upload, made: Path, *, arrival: st
 
     arrival: what it came by, where it came in pieces. Raises TooMany past the user's quota.
     """
+    services.store.keep_upload(row.id, made)
     try:
         with services.database.write() as session:
             lock_user(session, owner)
@@ -173,13 +175,23 @@ def remove(services: Services, user: User, upload_id: str, kind: UploadKind) -> 
         if job_id is not None:
             raise Conflict(f"{job_id} uses this upload, and has not ended.", hint="Cancel it, or wait for its end.")
         session.delete(row)
-    shutil.rmtree(services.store.uploads / upload_id, ignore_errors=True)  # after the commit
+    services.store.remove_upload(upload_id)  # after the commit
 
 
 def uses(upload_id: str | InstrumentedAttribute[str]) -> ColumnElement[bool]:
     """Whether a job is made from an upload: its images, or the weights of one of its teachers."""
     teachers = (Job.spec[("teachers", index, "upload")].as_string() == upload_id for index in range(MOST_TEACHERS))
     return or_(Job.spec["dataset"]["id"].as_string() == upload_id, *teachers)
+
+
+def uploads_of(made_from: Mapping[str, Any]) -> Iterator[str]:
+    """Ids of the uploads that a spec, or the parameters of a step, are made from, as JSON."""
+    dataset = made_from.get("dataset") or {}
+    if dataset.get("source") == "upload":
+        yield dataset["id"]
+    for teacher in (made_from.get("teacher") or {}, *made_from.get("teachers", ())):
+        if teacher.get("upload"):
+            yield teacher["upload"]
 
 
 def new_folder(uploads: Path) -> Path:

@@ -261,8 +261,8 @@ class Store:
         """Where an upload lies, or would lie."""
         return self.uploads / upload_id
 
-    def keep_upload(self, upload_id: str) -> None:
-        """Let others have an upload that is in its place. In a folder they have it."""
+    def keep_upload(self, upload_id: str, made: Path) -> None:
+        """Let others have an upload before it is known, which is moved to its place next. In a folder they have it."""
 
     def remove_upload(self, upload_id: str) -> None:
         """Harmless when it is not there."""

@@ -22,6 +22,7 @@ from app.leases import Lease, LeaseLost
 from app.machine import Process
 from app.models import Job, JobState
 from app.reaper import Reaper
+from app.sent import uploads_of
 from app.services import Services
 from app.storage.bucket import BucketAway
 from app.storage.remake import remake
@@ -227,6 +228,8 @@ class Carrier:
 
     def _bring(self, lease: Lease) -> None:
         """What the engine reads besides the steps that it needs: checkpoints, and what users sent. Raises BucketAway."""
+        for upload_id in uploads_of(lease.step.params):
+            self.services.store.upload(upload_id)
         self.services.store.bring_work(lease.step.key, partial(self._keep, lease, [time.monotonic()]))
 
     def _leave(self, lease: Lease) -> None:

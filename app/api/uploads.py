@@ -100,6 +100,7 @@ def get_upload_sheet(
     headers = {"ETag": f'"{found.id}"', "Cache-Control": "private, max-age=86400"}
     if if_none_match is not None and headers["ETag"] in if_none_match:
         return Response(status_code=304, headers=headers)
+    services.store.upload(found.id)
     folder = found.dataset.unpacked(services.store.uploads)
     return Response(folder_preview.sheet(folder), media_type="image/png", headers=headers)
 

@@ -44,7 +44,8 @@ class Bucket:
         return f"{SCHEME}://{self.name}/{self.prefix}".rstrip("/")
 
     @cached_property
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """What speaks for us; of no use outside of this module but to make a bucket."""
         import boto3  # takes a third of a second, and only stores in a bucket need it
         from botocore.config import Config
 
@@ -53,18 +54,18 @@ class Bucket:
             read_timeout=READ_S,
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         )
-        return boto3.client(SCHEME, endpoint_url=self._endpoint or None, config=config)
+        return boto3.session.Session().client(SCHEME, endpoint_url=self._endpoint or None, config=config)
 
     def check(self) -> None:
         """Raises BucketAway when it cannot be read."""
         with self._told():
-            self._client.list_objects_v2(Bucket=self.name, Prefix=self._key(""), MaxKeys=1)
+            self.client.list_objects_v2(Bucket=self.name, Prefix=self._key(""), MaxKeys=1)
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
         try:
             with self._told(name):
-                self._client.head_object(Bucket=self.name, Key=self._key(name))
+                self.client.head_object(Bucket=self.name, Key=self._key(name))
         except FileNotFoundError:
             return False
         return True
@@ -72,7 +73,7 @@ class Bucket:
     def read(self, name: str) -> bytes:
         """A small object. Raises FileNotFoundError."""
         with self._told(name):
-            body: bytes = self._client.get_object(Bucket=self.name, Key=self._key(name))["Body"].read()
+            body: bytes = self.client.get_object(Bucket=self.name, Key=self._key(name))["Body"].read()
             return body
 
     def write(self, name: str, data: bytes, *, once: bool = False) -> bool:
@@ -80,7 +81,7 @@ class Bucket:
         condition = {"IfNoneMatch": "*"} if once else {}
         try:
             with self._told(name):
-                self._client.put_object(Bucket=self.name, Key=self._key(name), Body=data, **condition)
+                self.client.put_object(Bucket=self.name, Key=self._key(name), Body=data, **condition)
         except FileExistsError:
             return False
         return True
@@ -90,14 +91,14 @@ class Bucket:
         from boto3.s3.transfer import TransferConfig
 
         settings = TransferConfig(use_threads=False, multipart_chunksize=CHUNK_BYTES)
-        with self._told(name):
-            self._client.upload_file(str(path), self.name, self._key(name), Callback=lambda _: tick(), Config=settings)
+        with self._told(name), path.open("rb") as file:
+            self.client.upload_fileobj(file, self.name, self._key(name), Callback=lambda _: tick(), Config=settings)
 
     def download(self, name: str, path: Path, tick: Callable[[], None]) -> str:
         """Get a file; returns the SHA-256 of what came. Raises FileNotFoundError."""
         digest = hashlib.sha256()
         with self._told(name), path.open("wb") as file:
-            body = self._client.get_object(Bucket=self.name, Key=self._key(name))["Body"]
+            body = self.client.get_object(Bucket=self.name, Key=self._key(name))["Body"]
             for chunk in body.iter_chunks(CHUNK_BYTES):
                 file.write(chunk)
                 digest.update(chunk)
@@ -108,7 +109,7 @@ class Bucket:
         """The names of all objects that begin so, with what they begin with."""
         skipped = len(self._key(""))
         with self._told(below):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self._key(below))
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self._key(below))
             for page in pages:
                 yield from (found["Key"][skipped:] for found in page.get("Contents", ()))
 
@@ -118,7 +119,7 @@ class Bucket:
         while names := list(islice(found, DELETED_TOGETHER)):
             with self._told(below):
                 doomed = [{"Key": self._key(name)} for name in names]
-                self._client.delete_objects(Bucket=self.name, Delete={"Objects": doomed, "Quiet": True})
+                self.client.delete_objects(Bucket=self.name, Delete={"Objects": doomed, "Quiet": True})
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name

@@ -151,9 +151,9 @@ class BucketStore(Store):
             self._unpacked(UPLOADS + upload_id, path)
         return path
 
-    def keep_upload(self, upload_id: str) -> None:
-        """Let the other machines have it."""
-        self._packed(super().upload(upload_id), UPLOADS + upload_id, _nothing)
+    def keep_upload(self, upload_id: str, made: Path) -> None:
+        """Let the other machines have it. Raises BucketAway."""
+        self._packed(made, UPLOADS + upload_id, _nothing)
 
     def remove_upload(self, upload_id: str) -> None:
         """Harmless when it is not there."""

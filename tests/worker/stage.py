@@ -20,11 +20,10 @@ from app.claims import Holder
 from app.db import Base, Database
 from app.ids import new_id
 from app.models import TERMINAL_JOB_STATES, TERMINAL_STEP_STATES, Attempt, Event, Job, JobState, Step, User
-from app.services import Services
+from app.services import Services, store_of
 from app.settings import Settings
 from engine import plan as engine_plan
 from engine.spec import JobSpec, sha256_of
-from engine.store import Store
 from worker.engines import Engines
 from worker.execute import Carrier
 
@@ -50,7 +49,7 @@ class Stage:
         self.settings = Settings(home=home, database_url=database_url, redis_url=redis_url, **(QUICK | settings))
         self.database = Database(database_url)
         Base.metadata.create_all(self.database.engine)
-        self.store = Store(self.settings.store_root)
+        self.store = store_of(self.settings)
         self.services = Services(
             settings=self.settings, database=self.database, store=self.store, bell=Bell(self.settings.redis_url)
         )
