@@ -168,7 +168,8 @@ def test_copies_that_nobody_used_for_long_are_let_go_of(here: BucketStore, bucke
 def test_a_bucket_that_is_away_is_waited_for_while_the_lease_is_kept(
     here: BucketStore, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patient, ticks, upload = BucketStore(tmp_path / "patient", bucket, patience_s=30), [], bucket.upload
+    patient, upload = BucketStore(tmp_path / "patient", bucket, patience_s=30), bucket.upload
+    ticks: list[int] = []
 
     def away_twice(*given: object) -> None:
         if len(ticks) < 2:
