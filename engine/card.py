@@ -56,7 +56,7 @@ def _parts(facts: dict[str, Any], spec: JobSpec, scores: Sequence[Score]) -> Ite
         for teacher in facts["teachers"]
     )
     yield _use(facts)
-    yield _labels(facts["labels"])
+    yield _labels(facts["labels"], len(facts["classes"]))
     yield _files(facts)
 
 
@@ -130,10 +130,10 @@ def _reading(scores: Sequence[Score]) -> Iterator[str]:
             "Mean \u00b1 sample standard deviation over the runs. They differ in the student's first weights alone: how much the "
             "images would vary with the job's seed is not in it."
         )
+    chosen = " Chosen epoch is the best one on real training images that no image was made from, though teachers trained on them."
     yield (
-        "Last epoch is not chosen by anything. Chosen epoch is the best one on real training images that no image was made "
-        "from. Best on test is the best test of each run, chosen on the test set as papers report it, and therefore a "
-        "little too good."
+        f"Last epoch is not chosen by anything.{chosen if any(score.chosen for score in scores) else ''} Best on test is the "
+        "best test of each run, chosen on the test set as papers report it, and therefore a little too good."
     )
     found = verdicts(scores)
     if found:
@@ -153,11 +153,11 @@ The images are plain 8-bit RGB files in folders of classes, as `torchvision.data
 Divide by 255, then normalise with mean ({mean}) and standard deviation ({std})."""
 
 
-def _labels(labels: dict[str, Any]) -> str:
+def _labels(labels: dict[str, Any], classes: int) -> str:
     caveat = BATCH_CAVEAT if labels["statistics"] == "batch" else "Their batch norm used its running statistics."
     return f"""## Soft labels
 
-{_storage(labels)}
+{_storage(labels, classes)}
 
 Position p of epoch e shows image `order[e, p]` (of `images` in manifest.json), cut out at
 `boxes[e, p]` (top, left, height, width; resized to the full side, bilinear with antialias), mirrored where `flips[e, p]`.
@@ -168,8 +168,8 @@ alone in its batch belongs to the batch before.
 {caveat}"""
 
 
-def _storage(labels: dict[str, Any]) -> str:
-    """How labels are kept, and what that leaves out."""
+def _storage(labels: dict[str, Any], classes: int) -> str:
+    """How labels are kept, and what that leaves out: nothing where as much is asked for as there is."""
     epochs = f"{labels['epochs']} epochs of batches of {labels['batch_size']}"
     if labels["recipe_only"]:
         return (
@@ -177,11 +177,9 @@ def _storage(labels: dict[str, Any]) -> str:
             "On another kind of device they differ in their last bits."
         )
     kept = [f"`labels/` holds the teachers' mean logits (fp16) for {epochs}, as arrays that can be memory-mapped."]
-    if labels["pool"]:
-        kept.append(
-            f"Only {min(labels['pool'], labels['epochs'])} epochs are stored; their half batches serve the others again."
-        )
-    if labels["top_k"]:
+    if (labels["pool"] or labels["epochs"]) < labels["epochs"]:
+        kept.append(f"Only {labels['pool']} epochs are stored; their batches, whole, serve the others again.")
+    if (labels["top_k"] or classes) < classes:
         kept.append(
             f"Of each label the {labels['top_k']} largest logits are stored; the rest share what is left evenly."
         )

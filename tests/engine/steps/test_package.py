@@ -108,7 +108,14 @@ def test_the_card_is_honest(download: Path) -> None:
     text = (download / "card.md").read_text()
     assert "20 images of 8 px, 2 for each of 10 classes" in text
     assert len(re.findall(r"± \d", text)) == 12  # four rows: last, chosen, best
-    for words in ("Random real images", "chosen on the test set", "half batch", "on the real test set", "train.py"):
+    for words in (
+        "Random real images",
+        "chosen on the test set",
+        "half batch",
+        "on the real test set",
+        "train.py",
+        "Chosen",
+    ):
         assert words in text
 
 
@@ -157,6 +164,11 @@ def test_the_card_says_how_labels_are_kept(
     changes: dict[str, Any], words: str, manifest: dict[str, Any], job: Job
 ) -> None:
     assert words in card(manifest | {"labels": manifest["labels"] | changes}, job.spec, [])
+
+
+def test_the_card_names_nothing_as_left_out_or_chosen_that_is_not(manifest: dict[str, Any], job: Job) -> None:
+    text = card(manifest | {"labels": manifest["labels"] | {"pool": 6, "top_k": 10}}, job.spec, [])
+    assert "are stored;" not in text and "Chosen epoch" not in text
 
 
 @pytest.mark.slow
