@@ -144,12 +144,14 @@ def _too_few_images(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
     per_class = spec.evaluation.valid_per_class
     usable = [count - held_back_count(count, per_class) for count in facts.train_per_class]
     smallest = min(usable)
-    name = facts.classes[usable.index(smallest)]
+    label = usable.index(smallest)
+    name, held = facts.classes[label], facts.train_per_class[label] - smallest
+    beside = f", beside {held} that evaluation.valid_per_class holds back" if held else ""
     factor = spec.patches.factor
     tiles = spec.ipc * factor**2
     if spec.ipc > smallest:
         yield SpecInvalid(
-            f"ipc is {spec.ipc}, but class {name!r} has only {smallest} training images.",
+            f"ipc is {spec.ipc}, but class {name!r} has only {smallest} training images{beside}.",
             hint=f"Choose an ipc of at most {smallest}, or add images to the class.",
             pointer="/ipc",
         )
@@ -159,7 +161,7 @@ def _too_few_images(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
         fewer = f", or ipc to at most {smallest // factor**2}" if smallest >= factor**2 else ""
         yield SpecInvalid(
             f"{spec.ipc} patches of {factor}x{factor} crops need {tiles} images per class, "
-            f"but class {name!r} has only {smallest}.",
+            f"but class {name!r} has only {smallest}{beside}.",
             hint=f"Set patches.factor to 1{fewer}.",
             pointer="/patches/factor",
         )

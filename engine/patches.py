@@ -69,16 +69,15 @@ def padded(crops: Tensor, side: int) -> Tensor:
 
 
 def choose(scores: Tensor, boxes: Tensor, count: int, difficulty: Difficulty, generator: torch.Generator) -> Chosen:
-    """Rank the images by their easiest crop, and take `count` of these crops; of too few images, their next crops too.
+    """Rank N >= count images by their easiest crop, and take the easiest crops of `count` of them.
 
-    scores: (N, P). boxes: (N, P, 4). The easiest crop of each image and the ranking are RDED's.
+    scores: (N, P) nats. boxes: (N, P, 4) px. The easiest crop of each image and the ranking are RDED's.
     """
     scores = scores.cpu()
-    by_ease = scores.argsort(dim=1, stable=True)
-    order = scores.gather(1, by_ease)[:, 0].argsort(stable=True)[ranks(len(scores), difficulty, generator)]
-    place = torch.arange(count)
-    images = order[place % len(order)]
-    crops = by_ease[images, place // len(order) % scores.shape[1]]
+    easiest = scores.argsort(dim=1, stable=True)[:, 0]
+    by_ease = scores.gather(1, easiest[:, None])[:, 0].argsort(stable=True)
+    images = by_ease[ranks(len(scores), difficulty, generator)][:count]
+    crops = easiest[images]
     return Chosen(images=images, boxes=boxes[images, crops], scores=scores[images, crops])
 
 

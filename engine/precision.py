@@ -58,7 +58,8 @@ def prepared(model: nn.Module, device: torch.device, layout: torch.memory_format
     """The same model on the device, its weights in that layout, without what would slow it down there.
 
     On a CPU, convolutions that are depthwise and strided compute in fp32: their gradient in bf16 takes a hundred times
-    as long (measured: benchmarks/NOTES.md).
+    as long (measured: benchmarks/NOTES.md). They change their class where they are, as torch's parametrizations do: a new
+    layer in their place would need the place (torchvision's networks are not ours to build) and ten arguments.
     """
     for layer in model.modules():
         if device.type == "cpu" and type(layer) is nn.Conv2d and layer.groups > 1 and layer.stride != (1, 1):

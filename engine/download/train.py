@@ -180,7 +180,8 @@ def _test_folder(facts: dict[str, Any], folder: Path) -> tuple[Tensor, Tensor]:
 
     images, labels, side = [], [], facts["resolution"]
     for entry in facts["classes"]:
-        for file in sorted(path for path in (folder / entry["name"]).iterdir() if path.is_file()):
+        found = (path for path in (folder / entry["name"]).iterdir() if path.is_file())
+        for file in sorted(path for path in found if not path.name.startswith(".")):
             images.append(square(opened(file), side, margin=side >= SMALL_BELOW_PX))
             labels.append(entry["index"])
     return torch.stack(images), torch.tensor(labels)

@@ -28,6 +28,7 @@ def test_a_folder_of_test_images_gives_the_servers_own_pixels(tmp_path: Path) ->
     step = Step(key="k", kind=StepKind.PREPARE, title="", params=params, needs={}, flop=0, size_bytes=0)
     data = real_data(attempt(step, Store(tmp_path / "store"), 1))
     facts = {"resolution": 128, "classes": [{"index": label, "name": name} for label, name in enumerate(data.classes)]}
+    (tmp_path / "set" / "test" / data.classes[0] / ".DS_Store").write_bytes(b"\0")
     images, labels = _test_folder(facts, tmp_path / "set" / "test")
     assert torch.equal(images, data.test) and torch.equal(labels, data.test_labels)
 

@@ -102,13 +102,12 @@ def test_a_random_choice_depends_on_its_generator_alone() -> None:
     assert sorted(first.tolist()) == list(range(50))
 
 
-def test_too_few_images_give_their_next_crops_too() -> None:
-    scores = torch.tensor([[0.3, 0.1, 0.2], [0.6, 0.5, 0.4]])
-    boxes = torch.arange(6).view(2, 3, 1).expand(2, 3, 4)
-    choice = choose(scores, boxes, 7, "easy", torch.Generator())
-    assert choice.images.tolist() == [0, 1, 0, 1, 0, 1, 0]
-    assert choice.boxes[:, 0].tolist() == [1, 5, 2, 4, 0, 3, 1]
-    torch.testing.assert_close(choice.scores, torch.tensor([0.1, 0.4, 0.2, 0.5, 0.3, 0.6, 0.1]))
+def test_each_image_gives_its_easiest_crop_alone() -> None:
+    scores = torch.tensor([[0.3, 0.1, 0.2], [0.6, 0.5, 0.4], [0.0, 0.9, 0.9]])
+    boxes = torch.arange(9).view(3, 3, 1).expand(3, 3, 4)
+    choice = choose(scores, boxes, 2, "medium", torch.Generator())
+    assert choice.images.tolist() == [0, 2] and choice.boxes[:, 0].tolist() == [1, 6]
+    torch.testing.assert_close(choice.scores, torch.tensor([0.1, 0.0]))
 
 
 def test_crops_are_square_and_inside() -> None:

@@ -138,7 +138,7 @@ def _changed(**changes: object) -> JobSpec:
 @pytest.mark.parametrize(
     ("spec", "pointer", "words"),
     [
-        (_changed(ipc=143), "/ipc", "class '8' has only"),
+        (_changed(ipc=143), "/ipc", "class '8' has only 126 training images, beside 14 that"),
         (_changed(ipc=40, patches=Patches(factor=2)), "/patches/factor", "need 160 images per class"),
         (_changed(ipc=9), "/patches/candidates", "patches.candidates is 8, but 9 crops"),
         (_changed(method=Fadrm(budgets=(1, 1), sizes=(8, 16))), "/method/sizes", "The last of method.sizes is 16"),
