@@ -102,7 +102,7 @@ class Labels(Part):
         None,
         ge=1,
         le=10_000,
-        description="Keep the labels of so many epochs, whose half batches serve the others again.",
+        description="Keep the labels of so many epochs, whose batches serve the others again.",
     )
     recipe_only: bool = Field(
         False, description="The download holds no labels: train.py makes them again from the teachers, which it holds."
@@ -205,6 +205,18 @@ class JobSpec(Part):
     )
     seed: int = Field(0, ge=0, le=2**31 - 1)
     resources: Resources = Resources()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rded_takes_the_easiest(cls, given: Any) -> Any:
+        """RDED's crops are its own where nothing is said of them: the default of `patches.difficulty` is FADRM's."""
+        if not isinstance(given, dict):
+            return given
+        method, patches = given.get("method"), given.get("patches", {})
+        name = method.get("method") if isinstance(method, dict) else getattr(method, "method", None)
+        if name != "rded" or not isinstance(patches, dict):
+            return given
+        return given | {"patches": {"difficulty": "easy"} | patches}
 
     def digest(self) -> str:
         """SHA-256 of the spec, the same for equal specs."""

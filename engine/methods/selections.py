@@ -13,7 +13,9 @@ class Patches(Part):
     """Which crops of real images the synthetic ones start from (RDED's selection; recipe.md 2.2)."""
 
     difficulty: Literal["easy", "medium", "hard", "random"] = Field(
-        "medium", description="Where in the teacher's ranking of crops to choose: easy is RDED's, medium FADRM's."
+        "medium",
+        description="Where in the teacher's ranking of crops to choose: easy is RDED's (and what method rded takes by "
+        "default), medium FADRM's.",
     )
     factor: int = Field(1, ge=1, le=8, description="Tiles a side: 1 is one crop an image, 2 tiles four crops.")
     candidates: int = Field(300, ge=1, le=100_000, description="Real images looked at per class.")

@@ -7,12 +7,20 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from engine.methods import Rded
 from engine.spec import JobSpec, sha256_of
 
 
 def test_an_empty_spec_is_a_whole_one() -> None:
     spec = JobSpec.model_validate({})
     assert spec.ipc == 10 and spec.method.method == "fadrm" and spec.dataset.source == "digits"
+
+
+def test_rded_takes_the_easiest_crops_unless_told_otherwise() -> None:
+    rded = {"method": {"method": "rded"}}
+    assert JobSpec.model_validate(rded | {"patches": {"candidates": 20}}).patches.difficulty == "easy"
+    assert JobSpec(method=Rded()).patches.difficulty == "easy" and JobSpec().patches.difficulty == "medium"
+    assert JobSpec.model_validate(rded | {"patches": {"difficulty": "hard"}}).patches.difficulty == "hard"
 
 
 def test_it_survives_json() -> None:
