@@ -26,6 +26,12 @@ def services_of(request: Request) -> Services:
     return found
 
 
+def secret_of(request: Request) -> bytes:
+    """What this server signs with."""
+    found: bytes = request.app.state.secret
+    return found
+
+
 def identity_of(request: Request) -> auth.Identity:
     """Who came in, and by what. The guard let nobody else pass; this is the second net."""
     identity: auth.Identity | None = request.state.identity
@@ -77,6 +83,7 @@ async def _sent(request: Request) -> str:
 
 ServicesDep = Annotated[Services, Depends(services_of)]
 IdentityDep = Annotated[auth.Identity, Depends(identity_of)]
+SecretDep = Annotated[bytes, Depends(secret_of)]
 UserDep = Annotated[User, Depends(current_user)]
 WriterDep = Annotated[User, Depends(current_writer)]
 ManagerDep = Annotated[User, Depends(current_manager)]

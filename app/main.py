@@ -50,6 +50,7 @@ def create_app(services: Services, *, background: bool = True) -> FastAPI:
         ],
     )
     app.state.services = services
+    app.state.secret = secret
     app.state.hub = Hub(
         services.database,
         most=services.settings.max_streams,

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import auth, problems
 from app.errors import Forbidden, NotFound, ServiceError, TooLarge, Unauthenticated, UnknownHost, Unprocessable
 from app.limits import Kind, Rates
+from app.links import PATH as LINKS
 from app.services import Services
 from engine.errors import ErrorReport
 
@@ -117,7 +118,9 @@ class Guard:
                 raise TooLarge
             if _is_from_elsewhere(request, self.services.settings.public_url):
                 raise Forbidden("This request comes from a page of another site.", hint="Open this server's own pages.")
-            if path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
+            if path.startswith(LINKS):  # signed: the route looks
+                self.rates.take(request.client.host if request.client else "", _kind(request))
+            elif path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
                 await run_in_threadpool(self._identify, request)
                 self.rates.take(request.state.identity.user.id, _kind(request))
             _refuse_nul(request)

@@ -167,6 +167,22 @@ def download(
         print_json(got)
 
 
+def link(
+    job_id: JobId,
+    name: Annotated[str | None, typer.Option(help="Of the file; by default the zip.")] = None,
+    hours: Annotated[float, typer.Option(help="How long it works.", min=0.01)] = 24.0,
+    as_json: Annotated[bool, typer.Option("--json", help="With name, size, hash and end as JSON.")] = False,
+) -> None:
+    """Print a link to a file of a job, which whoever has it can follow without a login, for a while."""
+    with connect() as client:
+        made = client.link(job_id, name, hours=hours)
+    if as_json:
+        print_json(made.model_dump(mode="json"))
+        return
+    out.print(made.url, highlight=False, markup=False, soft_wrap=True)
+    err.print(f"It works until {made.expires_at:%Y-%m-%d %H:%M} UTC, and for anybody.", highlight=False)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "submit": submit,
     "plan": plan,
@@ -180,6 +196,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "retry": retry,
     "compare": compare,
     "download": download,
+    "link": link,
 }
 
 

@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     max_previews_per_job: int = Field(
         5000, ge=0, description="Contact sheets of a job; further ones are left out, which its log says."
     )
+    max_link_hours: float = Field(
+        168.0, gt=0, description="How long a link works that hands out a file without a login."
+    )
     max_streams: int = Field(1000, ge=1, description="Streams of events that one process of the API holds open.")
     max_streams_per_user: int = Field(20, ge=1, description="Streams of events that one user has open at once.")
     max_unpacking_bytes: int = Field(

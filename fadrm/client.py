@@ -27,6 +27,7 @@ from fadrm.models import (
     EventPage,
     File,
     Files,
+    Link,
     LogLine,
     LogPage,
     Plan,
@@ -334,15 +335,23 @@ class Client:
             raise ClientError(f"{job_id} has no file {name}.", "A job has files when it has succeeded.")
         return self.fetch(wanted, folder)
 
+    def link(self, job_id: str, name: str | None = None, *, hours: float = 24.0) -> Link:
+        """A link to a file of a finished job that needs no login for so long. name: by default the zip of its own ipc."""
+        body = {"name": name or self._package(job_id, None).name, "hours": hours}
+        return Link.model_validate(self._post(f"/jobs/{job_id}/links", body))
+
     def download_package(self, job_id: str, folder: str | Path = ".", *, ipc: int | None = None) -> Path:
         """Fetch the zip of a finished job. ipc: of this many images per class; by default the job's own."""
+        return self.fetch(self._package(job_id, ipc), folder)
+
+    def _package(self, job_id: str, ipc: int | None) -> File:
         packages = [file for file in self.files(job_id).data if file.form == "package" and file.name.endswith(".zip")]
         wanted = next((file for file in packages if ipc in (None, file.ipc)), None)
         if wanted is None:
             there = ", ".join(str(file.ipc) for file in packages)
             hint = f"There are zips of {there} images per class." if there else "A job has files when it has succeeded."
             raise ClientError(f"{job_id} has no zip{'' if ipc is None else f' of {ipc} images per class'}.", hint)
-        return self.fetch(wanted, folder)
+        return wanted
 
     def fetch(self, wanted: File, folder: str | Path = ".", told: Callable[[int], object] | None = None) -> Path:
         """Fetch a file that a list of files named. told: is called with how many bytes are there, again and again."""

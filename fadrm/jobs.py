@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PrivateAttr
 
-from fadrm.models import TERMINAL, Answer, Event, Failure, Files, LogLine, Owner, Results, Stage, Step
+from fadrm.models import TERMINAL, Answer, Event, Failure, Files, Link, LogLine, Owner, Results, Stage, Step
 
 if TYPE_CHECKING:
     from fadrm.client import Client
@@ -102,6 +102,10 @@ class Job(Answer):
     def download(self, folder: str | Path = ".", *, ipc: int | None = None) -> Path:
         """Fetch its zip, going on where an earlier download broke off; the SHA-256 is checked. ipc: by default its own."""
         return self._client.download_package(self.id, folder, ipc=ipc)
+
+    def link(self, name: str | None = None, *, hours: float = 24.0) -> Link:
+        """A link to a file of it that needs no login for so long. name: by default the zip of its own ipc."""
+        return self._client.link(self.id, name, hours=hours)
 
     def distilled(self, folder: str | Path = ".", *, ipc: int | None = None) -> Distilled:
         """Its images, downloaded: `.dataset()` for torch, `.huggingface()` for datasets."""

@@ -181,6 +181,16 @@ class File(Answer):
     url: str
 
 
+class Link(Answer):
+    """A link that hands a file to whoever has it, without a login."""
+
+    url: str
+    name: str
+    sha256: str
+    size_bytes: int
+    expires_at: datetime
+
+
 class Files(Answer):
     """The files of a job: the largest ipc first, and of each the package first."""
 

@@ -31,6 +31,7 @@ EXAMPLES = Path(__file__).with_name("examples.json")
 METHODS = ("get", "post", "delete", "put", "patch")
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 OPEN = frozenset({"get_health", "get_readiness"})
+SIGNED = frozenset({"follow_link"})  # what it hands out is said, and signed, by its address
 CONTROLS = frozenset(
     {"cancel_job", "pause_job", "resume_job", "retry_job", "change_job", "cancel_sweep"}
     | {"delete_job", "restore_job", "delete_sweep", "restore_sweep", "retry_sweep"}
@@ -42,6 +43,7 @@ SENDING = frozenset({"create_upload", "create_weights", "create_arrival", "appen
 ADMINISTERING = frozenset({"clean_storage", "drain_worker", "resume_worker"})
 PEOPLE = frozenset({"list_users", "create_user", "get_user", "change_user", "invite_user"})
 PEOPLE |= {"list_teams", "create_team", "remove_team", "list_audit_events"}
+PEOPLE |= {"make_link", "follow_link"}
 PEOPLE |= {"create_token", "change_password", "change_upload", "change_weights"}
 CODES = {
     401: ("unauthenticated", "Log in first", "This needs a login or a token."),
@@ -107,7 +109,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
 def _complete(operation: dict[str, Any]) -> None:
     """One operation: what can go wrong, and an example of what goes well."""
     name = operation["operationId"]
-    if name in OPEN:
+    if name in OPEN | SIGNED:
         operation["security"] = []
     for status in _problems(operation):
         operation["responses"][str(status)] = _problem(status)
@@ -122,7 +124,7 @@ def _complete(operation: dict[str, Any]) -> None:
 
 def _problems(operation: dict[str, Any]) -> list[int]:
     name, where = operation["operationId"], {parameter["in"] for parameter in operation.get("parameters", [])}
-    found = [] if name in OPEN else [401]
+    found = [] if name in OPEN | SIGNED else [401]
     if name in WRITING | ARRIVING | PEOPLE | ADMINISTERING:
         found.append(403)
     if "path" in where:
@@ -131,7 +133,7 @@ def _problems(operation: dict[str, Any]) -> list[int]:
         found.append(409)
     if name == "change_job":
         found.append(412)
-    if name == "get_artifact":
+    if name in {"get_artifact", "follow_link"}:
         found.append(410)
     if name in ARRIVING | {"list_arrivals", "get_arrival"}:
         found.append(412)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from sqlalchemy.orm import Session
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
 
-from app import jobs, views
-from app.deps import ServicesDep, UserDep
+from app import jobs, links, views
+from app.deps import SecretDep, ServicesDep, UserDep, WriterDep
 from app.errors import NotFound
 from app.models import MAX_SEQ, Job, Preview, Step
+from app.services import Services
 from app.storage.reading import sound_file
 
 router = APIRouter(tags=["results"])
@@ -89,14 +91,60 @@ def get_artifact(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     with services.database.read() as session:
+        file = _file(session, services, jobs.get(session, user, job_id), name)
+    return _handed(services, file, if_none_match)
+
+
+@router.post(
+    "/jobs/{job_id}/links", status_code=201, summary="A link that hands a file to whoever has it, for some hours"
+)
+def make_link(
+    job_id: str, wanted: links.LinkIn, request: Request, services: ServicesDep, user: WriterDep, secret: SecretDep
+) -> links.LinkOut:
+    with services.database.write() as session:
         job = jobs.get(session, user, job_id)
-        found = views.artifacts(session, services.store, job)
-    # The name is looked up, never joined to a path before it was found: there is no way out of the folder.
+        file = _file(session, services, job, wanted.name)
+        link, path = links.make(session, services.settings, secret, user, job, wanted)
+    base = services.settings.public_url.rstrip("/") or str(request.base_url).rstrip("/")
+    expires = datetime.fromtimestamp(link.expires, UTC)
+    return links.LinkOut(
+        url=f"{base}{path}", name=file.name, sha256=file.sha256, size_bytes=file.size_bytes, expires_at=expires
+    )
+
+
+@router.head("/links/{job_id}/{name:path}", include_in_schema=False)
+@router.get(
+    "/links/{job_id}/{name:path}",
+    response_class=Response,
+    responses=FILE,
+    summary="Download a file by a link, without a login",
+)
+def follow_link(
+    job_id: str,
+    name: str,
+    services: ServicesDep,
+    secret: SecretDep,
+    signed: Annotated[links.Signed, Query()],
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    link = links.Link(job_id=job_id, name=name, user_id=signed.by, expires=signed.expires)
+    with services.database.read() as session:
+        file = _file(session, services, links.opened(session, secret, link, signed.signature), name)
+    return _handed(services, file, if_none_match)
+
+
+def _file(session: Session, services: Services, job: Job, name: str) -> views.ArtifactOut:
+    """The name is looked up, never joined to a path before it was found: there is no way out of the folder."""
+    found = views.artifacts(session, services.store, job)
     file = next((file for file in found.data if file.name == name), None)
     if file is None:
         raise NotFound(
-            f"{job_id} has no file {name}.", hint="A job has files when it is done; its list of artifacts names them."
+            f"{job.id} has no file {name}.", hint="A job has files when it is done; its list of artifacts names them."
         )
+    return file
+
+
+def _handed(services: Services, file: views.ArtifactOut, if_none_match: str | None) -> Response:
     headers = {
         "ETag": f'"sha256-{file.sha256}"',
         "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(file.sha256)).decode()}:",
@@ -105,8 +153,8 @@ def get_artifact(
     }
     if if_none_match is not None and headers["ETag"] in if_none_match:
         return Response(status_code=304, headers=headers)
-    path = sound_file(services, file.step, name)
-    return FileResponse(path, filename=name.rpartition("/")[2], headers=headers)
+    path = sound_file(services, file.step, file.name)
+    return FileResponse(path, filename=file.name.rpartition("/")[2], headers=headers)
 
 
 @router.get("/jobs/{job_id}/log", response_model=views.LogPage, summary="The log, as lines or as a text file")

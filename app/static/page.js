@@ -1,5 +1,5 @@
 // What every page has: the theme button, copying, the status line for screen readers.
-import { copyText, say } from "./dom.js";
+import { copyText, postJson, say } from "./dom.js";
 
 const THEMES = ["auto", "light", "dark"];
 
@@ -50,6 +50,16 @@ document.addEventListener("click", async (event) => {
   say((await copyText(text)) ? "Copied" : "Copying is not allowed here: select the text instead");
   button.classList.add("copied");
   setTimeout(() => button.classList.remove("copied"), 1500);
+});
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-link]");
+  if (!button) return;
+  const answer = await postJson(button.dataset.link, { name: button.dataset.name });
+  const made = await answer.json();
+  if (!answer.ok) return say(made.detail);
+  const copied = await copyText(made.url);
+  say(copied ? "Link copied: it works for a day, for whoever has it" : made.url);
 });
 
 document.addEventListener("submit", (event) => {

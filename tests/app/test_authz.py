@@ -39,6 +39,9 @@ sight    GET   /api/v1/jobs/{job_id}/previews /api/v1/jobs/{job_id}/results /api
 sight    GET   /api/v1/jobs/{job_id}/artifacts/{name:path} /api/v1/jobs/{job_id}/log /jobs/{job_id} /jobs/{job_id}/parts
 sight    GET   /api/v1/sweeps/{sweep_id} /api/v1/sweeps/{sweep_id}/table /sweeps/{sweep_id}
 sight    HEAD  /api/v1/jobs/{job_id}/artifacts/{name:path}
+signed   GET   /api/v1/links/{job_id}/{name:path}
+signed   HEAD  /api/v1/links/{job_id}/{name:path}
+copies   POST  /api/v1/jobs/{job_id}/links
 copies   POST  /api/v1/jobs/{job_id}/rerun /jobs/{job_id}/rerun
 owner    POST  /api/v1/jobs/{job_id}/cancel /api/v1/jobs/{job_id}/pause /api/v1/jobs/{job_id}/resume /api/v1/jobs/{job_id}/retry
 owner    POST  /api/v1/jobs/{job_id}/restore /jobs/{job_id}/cancel /jobs/{job_id}/visibility /jobs/{job_id}/rename
@@ -75,6 +78,7 @@ BODIES = {
     "/api/v1/jobs": {"spec": spec_body()},
     "/api/v1/jobs/plan": {"spec": spec_body()},
     "/api/v1/jobs/{job_id}": {"name": "another"},
+    "/api/v1/jobs/{job_id}/links": {"name": "card.md"},
     "/api/v1/sweeps": SWEEP,
     "/api/v1/sweeps/plan": SWEEP,
     "/api/v1/sweeps/{sweep_id}": {"visibility": "private"},
@@ -117,6 +121,8 @@ def expected(who: str, name: str, reads: bool, shown: bool) -> set[int] | None:
 
     The job, the sweep and all that is of them are the owner's. shown: they are everybody's to see.
     """
+    if who == "signed":  # whoever asks: what lacks its signature is refused
+        return {422}
     if name == "nobody":
         return {401}
     hidden = {404} if reads else {403, 404}
@@ -222,8 +228,8 @@ def test_owners_and_administrators_are_refused_nothing_that_changes_theirs(
 
 
 def closed(app: FastAPI) -> list[tuple[str, str]]:
-    """Every operation that asks who one is."""
-    doors = {(method, path) for who, method, path in table() if who == "open"}
+    """Every operation that asks who one is; a signed address says it, and is refused without its signature."""
+    doors = {(method, path) for who, method, path in table() if who in {"open", "signed"}}
     return sorted(set(routes(app)) - doors)
 
 

@@ -85,7 +85,7 @@ def test_errors_are_described_as_they_are_sent(document: dict[str, Any]) -> None
     for name, operation in described(document):
         if "/api/" not in name:
             continue
-        assert "401" in operation["responses"], name
+        assert ("401" in operation["responses"]) == (operation.get("security") != []), name
         for status, response in operation["responses"].items():
             if status >= "400":
                 example = response["content"][MEDIA_TYPE]["example"]

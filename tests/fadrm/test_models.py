@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from app import datasets, planning, problems, sweeps, uploads, views
+from app import datasets, links, planning, problems, sweeps, uploads, views
 from app.api import catalogue
 from app.views import curves, history
 from app.views import jobs as job_views
@@ -34,6 +34,7 @@ PAIRS: dict[type[BaseModel], type[BaseModel]] = {
     models.Results: views.ResultsOut,
     models.File: views.ArtifactOut,
     models.Files: views.ArtifactsOut,
+    models.Link: links.LinkOut,
     models.Event: views.EventOut,
     models.EventPage: views.EventPage,
     models.LogLine: history.LogLine,
