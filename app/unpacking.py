@@ -1,9 +1,8 @@
 """A zip of class folders, from somebody we do not know, as a folder of images. Nothing of it is believed unchecked.
 
 Every entry is looked at before the first byte is unpacked; only images are written, under names that are allowed, entry by
-entry, counting bytes, and each is decoded whole. What archives try: reliability.md 4.2, CVE-2024-0450 (overlapping entries).
-
-`main` is the program that `app.confined` runs it as.
+entry, counting bytes; each is decoded whole, and kept without what is around its picture (`app.cleaning`). What archives try:
+reliability.md 4.2, CVE-2024-0450 (overlapping entries). `main` is the program that `app.confined` runs it as.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import shutil
 import stat
 import struct
 import unicodedata
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -21,10 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from app import cage
 from app.cage import DiskFull, Refusal, short
+from app.cleaning import clean
 
 CHUNK = 2**20
 LOCAL_HEADER_BYTES = 30  # before each entry, without its name
@@ -37,7 +36,6 @@ LONGEST_NAME_BYTES = 200
 LONGEST_PATH = 1024  # characters
 DEEPEST_PATH = 16  # folders: each is looked at and remembered
 DRIVE = re.compile(r"[A-Za-z]:")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever a file is called, no other decoder is ever asked
 NAMED = 20  # unreadable images that are told of
 MAY_SKIP = 100  # one unreadable image in so many may be left out, where that is asked for
 DAMAGED = (
@@ -291,39 +289,41 @@ def _refuse_large(images: Sequence[zipfile.ZipInfo], limits: Limits) -> int:
 def _written(
     opened: zipfile.ZipFile, images: Sequence[tuple[zipfile.ZipInfo, PurePosixPath]], folder: Path, limits: Limits
 ) -> Iterable[BadImage]:
-    """Write each image; those that cannot be read are removed again, and told."""
+    """Write what each image is without all that is around it; those that cannot be read are told, and not written."""
+    left = limits.unpacked_bytes
     for info, path in images:
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write(opened, info, target, limits)
-        reason = _fault(target, limits)
-        if reason:
-            target.unlink()
-            yield BadImage(name=str(path), reason=reason)
+        found = _cleaned(_read(opened, info, limits), limits)
+        if isinstance(found, str):
+            yield BadImage(name=str(path), reason=found)
+            continue
+        left -= len(found)
+        if left < 0:
+            raise Refusal(
+                f"The images have more than {limits.unpacked_bytes:,} bytes, written anew without loss.",
+                "Send JPEG files, which stay as they are, or have an administrator raise "
+                "FADRM_MAX_UPLOAD_UNPACKED_BYTES.",
+            )
+        with target.open("xb") as file:
+            file.write(found)
 
 
-def _write(opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, limits: Limits) -> None:
-    """One image, while its bytes are counted. Raises Refusal, and what zipfile raises for damaged ones."""
-    size = 0
-    with opened.open(info) as packed, target.open("xb") as file:
+def _read(opened: zipfile.ZipFile, info: zipfile.ZipInfo, limits: Limits) -> bytes:
+    """One image's bytes, counted. Raises Refusal, and what zipfile raises for damaged ones."""
+    most, found = min(info.file_size, limits.file_bytes), bytearray()
+    with opened.open(info) as packed:
         while chunk := packed.read(CHUNK):
-            size += len(chunk)
-            if size > min(info.file_size, limits.file_bytes):
+            found += chunk
+            if len(found) > most:
                 raise Refusal(f"{short(info.filename)} is larger than the archive says.", MADE_AGAIN)
-            file.write(chunk)
+    return bytes(found)
 
 
-def _fault(path: Path, limits: Limits) -> str:
-    """Why an image cannot be read; empty when it could be decoded whole. What Pillow only warns of is a fault too."""
-    if path.stat().st_size == 0:
-        return "it is empty"
+def _cleaned(data: bytes, limits: Limits) -> bytes | str:
+    """An image as it is kept, or why it cannot be read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            with Image.open(path, formats=FORMATS) as image:
-                image.load()
-                warnings.simplefilter("ignore")  # cameras write odd EXIF; all that is asked of it is which side is up
-                ImageOps.exif_transpose(image)
+        found = clean(data) if data else b""
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"it has more than {limits.pixels:,} pixels"
     except UnidentifiedImageError:
@@ -331,5 +331,7 @@ def _fault(path: Path, limits: Limits) -> str:
     except MemoryError:
         return "decoding it takes too much memory"
     except UNDECODABLE as error:
-        return short(str(error).replace(str(path), path.name) or type(error).__name__).rstrip(".")
-    return ""
+        return short(str(error) or type(error).__name__).rstrip(".")
+    if len(found) > limits.file_bytes:
+        return f"it has more than {limits.file_bytes:,} bytes, written anew without loss"
+    return found or "it is empty"

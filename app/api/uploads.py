@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,7 +15,9 @@ from app import folder_preview, sent, uploads
 from app.api.folders import PNG
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unprocessable
+from app.models import UploadKind, User
 from app.planning import Name
+from app.services import Services
 from app.uploads import KIND, UploadOut
 from app.visibility import Chosen
 
@@ -22,17 +26,47 @@ BODY = {"required": True, "content": {ZIP: {"schema": {"type": "string", "format
 SkipBad = Annotated[
     bool, Query(description="Leave out images that cannot be read, at most one in a hundred, instead of refusing all.")
 ]
+Made = TypeVar("Made")
 router = APIRouter(tags=["catalogue"])
 
 
-def refuse_other_type(request: Request, wanted: str) -> None:
-    """Raises Unprocessable for a body that is not sent as the file itself."""
+async def received(
+    request: Request,
+    services: Services,
+    user: User,
+    kind: UploadKind,
+    media_type: str,
+    keep: Callable[[Path, str], tuple[Made, bool]],
+) -> tuple[Made, bool]:
+    """What `keep` makes of the folder and the SHA-256 of a body that is a file; whether it is new.
+
+    Raises Unprocessable for a body of another type, or that breaks off, and what `sent.receive` and `keep` raise.
+    """
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given != wanted:
+    if given != media_type:
         raise Unprocessable(
-            f"The body was sent as {given[:80] or 'nothing that is named'}, not as {wanted}.",
-            hint=f"Send the file itself as the body, with the header `Content-Type: {wanted}`.",
+            f"The body was sent as {given[:80] or 'nothing that is named'}, not as {media_type}.",
+            hint=f"Send the file itself as the body, with the header `Content-Type: {media_type}`.",
         )
+    size_bytes = int(request.headers.get("content-length", "0"))  # the guard saw that it is a number
+    await run_in_threadpool(sent.check_room, services, user, size_bytes, kind)
+    try:
+        folder, sha256 = await sent.receive(services, request.stream(), kind)
+    except ClientDisconnect as error:
+        raise Unprocessable("The file broke off on its way.", hint="Send it again.") from error
+
+    def in_turn() -> tuple[Made, bool]:
+        with request.app.state.unpacking:  # it is here already: it waits for its turn
+            return keep(folder, sha256)
+
+    return await run_in_threadpool(in_turn)
+
+
+def tell_of(response: Response, address: str, *, is_new: bool) -> None:
+    """Where what was sent is, and that it was there before."""
+    response.headers["Location"] = address
+    if not is_new:
+        response.status_code = 200
 
 
 @router.post(
@@ -49,22 +83,11 @@ async def create_upload(
     title: Annotated[Name, Query(description="For people.")] = "Uploaded images",
     skip_bad: SkipBad = False,
 ) -> UploadOut:
-    refuse_other_type(request, ZIP)
-    size_bytes = int(request.headers.get("content-length", "0"))  # the guard saw that it is a number
-    await run_in_threadpool(sent.check_room, services, user, size_bytes, KIND)
-    try:
-        folder, sha256 = await sent.receive(services, request.stream(), KIND)
-    except ClientDisconnect as error:
-        raise Unprocessable("The archive broke off on its way.", hint="Send it again.") from error
+    def keep(folder: Path, sha256: str) -> tuple[UploadOut, bool]:
+        return uploads.keep(services, user, folder, sha256, title, skip_bad=skip_bad)
 
-    def keep() -> tuple[UploadOut, bool]:
-        with request.app.state.unpacking:  # it is here already: it waits for its turn
-            return uploads.keep(services, user, folder, sha256, title, skip_bad=skip_bad)
-
-    made, is_new = await run_in_threadpool(keep)
-    response.headers["Location"] = f"/api/v1/datasets/{made.id}"
-    if not is_new:
-        response.status_code = 200
+    made, is_new = await received(request, services, user, KIND, ZIP, keep)
+    tell_of(response, f"/api/v1/datasets/{made.id}", is_new=is_new)
     return made
 
 

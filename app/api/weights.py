@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 from app import sent, weights
-from app.api.uploads import UploadChangeIn, refuse_other_type
+from app.api.uploads import UploadChangeIn, received, tell_of
 from app.deps import ServicesDep, UserDep, WriterDep
-from app.errors import Unprocessable
 from app.planning import Name
 from app.weights import KIND, TITLE, WeightsOut
 
@@ -35,23 +33,13 @@ async def create_weights(
     network: Network,
     title: Annotated[Name, Query(description="For people.")] = TITLE,
 ) -> WeightsOut:
-    refuse_other_type(request, BYTES)
     weights.check_network(network)
-    size_bytes = int(request.headers.get("content-length", "0"))  # the guard saw that it is a number
-    await run_in_threadpool(sent.check_room, services, user, size_bytes, KIND)
-    try:
-        folder, sha256 = await sent.receive(services, request.stream(), KIND)
-    except ClientDisconnect as error:
-        raise Unprocessable("The file broke off on its way.", hint="Send it again.") from error
 
-    def keep() -> tuple[WeightsOut, bool]:
-        with request.app.state.unpacking:  # it is here already: it waits for its turn
-            return weights.keep(services, user, folder, sha256, title, network)
+    def keep(folder: Path, sha256: str) -> tuple[WeightsOut, bool]:
+        return weights.keep(services, user, folder, sha256, title, network)
 
-    made, is_new = await run_in_threadpool(keep)
-    response.headers["Location"] = f"/api/v1/weights/{made.id}"
-    if not is_new:
-        response.status_code = 200
+    made, is_new = await received(request, services, user, KIND, BYTES, keep)
+    tell_of(response, f"/api/v1/weights/{made.id}", is_new=is_new)
     return made
 
 

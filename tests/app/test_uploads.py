@@ -19,6 +19,7 @@ import pytest
 import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from PIL import ExifTags, Image
 
 from app import confined, jobs, sent
 from app.errors import Conflict, Unprocessable
@@ -253,6 +254,33 @@ def test_what_is_broken_or_hostile_is_refused_in_words_and_leaves_nothing(
     assert all(one["peak_bytes"] < 100 * 2**20 for one in told_of)
     assert not left(world) and world.count(Upload) == 0
     assert {path for path in files_of(tmp_path) - before if not path.startswith("fadrm.db")} <= {"secret"}
+
+
+def test_what_is_around_a_picture_does_not_reach_the_store(client: TestClient, world: World) -> None:
+    made = io.BytesIO()
+    photo(COLOURS["ant"], 0, (12, 10)).save(made, "JPEG", comment=b"51.5007N 0.1246W")
+    data = archive(*FLAT, more={"ant/x.jpg": made.getvalue() + archive()})
+    upload = send(client, data).json()
+    folder = world.services.store.uploads / upload["id"] / "images"
+    kept = (folder / "ant/x.jpg").read_bytes()
+    assert b"51.5007N" not in kept and kept.endswith(b"\xff\xd9") and upload["train_per_class"] == [4, 3]
+    assert upload["unpacked_bytes"] == sum(path.stat().st_size for path in folder.rglob("*.*"))
+
+
+def test_what_grows_when_it_is_written_anew_is_held_against_the_limits(world: World, owner: Person) -> None:
+    made, turned = io.BytesIO(), Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    photo(COLOURS["ant"], 0, (300, 300)).save(made, "WEBP", quality=5, exif=turned)
+    data = archive(*FLAT, more={"ant/x.webp": made.getvalue()})
+    for setting, told in (
+        ("max_upload_file_bytes", "more than 20,000 bytes, written anew"),
+        ("max_upload_unpacked_bytes", "more than 20,000 bytes, written anew"),
+    ):
+        settings = world.services.settings.model_copy(update={setting: 20_000})
+        services = replace(world.services, settings=settings)
+        with TestClient(create_app(services, background=False), headers=owner.headers) as client:
+            refused = send(client, data)
+            assert refused.status_code == 422 and told in refused.json()["detail"] and not left(world)
 
 
 def test_images_that_cannot_be_read_are_named_and_may_be_left_out_where_they_are_few(

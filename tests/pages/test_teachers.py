@@ -69,3 +69,13 @@ def test_weights_that_a_job_needs_stay(client: TestClient, site: Site) -> None:
     assert "uses this upload, and has not ended" in page
     site.player.play()
     assert "uploaded" in client.get("/teachers").text
+
+
+def test_a_teacher_from_a_file_of_the_server_is_shown_with_its_path(client: TestClient, site: Site) -> None:
+    path = site.services.settings.data_roots[0] / "bugs.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(weights())
+    teacher = Teacher(network=SMALL_NETWORK, weights=str(path))
+    site.submit("Taught by a file", SMALL.model_copy(update={"teachers": (teacher,)}))
+    site.player.play()
+    assert str(path) in client.get("/teachers").text
