@@ -2,7 +2,7 @@
 
 Forms without loss are written anew from their pixels, as PNG. JPEG and lossy WebP keep their coded picture, bit for bit, and
 lose all around it: written anew without loss they would take many times the room, and with loss they would be other pixels
-(docs/decisions/0010). Which side is up is part of the picture: a JPEG keeps that one number, others are turned.
+(docs/decisions/0011). Which side is up is part of the picture: a JPEG keeps that one number, others are turned.
 """
 
 from __future__ import annotations
