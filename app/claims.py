@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, select, text, true, update
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select, text, true, update
 from sqlalchemy.orm import Session, aliased
 
 from app import shares
 from app.jobs import Note, Wish, lock, settle, tell, wish
-from app.leases import Lease, engine_step
+from app.leases import LONGEST_BACK_OFF_S, Lease, engine_step
 from app.models import Attempt, Job, JobState, Step, StepNeed, StepState, Worker, utc_now
 
 # One claim at a time on PostgreSQL: claims are rare, and skipping locked rows would break the caps.
@@ -89,7 +89,7 @@ def runnable() -> ColumnElement[bool]:
     running_elsewhere = exists().where(twin.key == Step.key, twin.state == StepState.RUNNING)
     return and_(
         Step.state == StepState.QUEUED,
-        Step.not_before <= time.time(),
+        _has_rested(time.time()),
         Job.state.in_([JobState.QUEUED, JobState.RUNNING]),
         Job.cancel_requested.is_(False),
         Job.paused_by.is_(None),
@@ -97,6 +97,11 @@ def runnable() -> ColumnElement[bool]:
         ~unmet,
         ~running_elsewhere,
     )
+
+
+def _has_rested(now: float) -> ColumnElement[bool]:
+    """Whether the pause after a crash is over. One that would end later than any can was made by a clock that was wrong."""
+    return or_(Step.not_before <= now, Step.not_before > now + LONGEST_BACK_OFF_S)
 
 
 def count_runnable(session: Session) -> int:

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 BUSY_TIMEOUT_MS = 15_000
+LOCKED_S, VANISHED_S = 5, 30
 JOURNAL_LIMIT_BYTES = 64 * 2**20
 
 
@@ -51,8 +53,13 @@ class Database:
             with self._write.begin() as session:
                 yield session
             return
-        with self._turn, self._write.begin() as session:
-            yield session
+        if not self._turn.acquire(timeout=BUSY_TIMEOUT_MS / 1000):  # else each of many would wait for all before it
+            raise PoolTimeout(f"no turn to write came within {BUSY_TIMEOUT_MS / 1000:.0f} s")
+        try:
+            with self._write.begin() as session:
+                yield session
+        finally:
+            self._turn.release()
 
     def close(self) -> None:
         """Give back every connection."""
@@ -65,7 +72,25 @@ def _engine(url: str) -> Engine:
         event.listen(engine, "connect", _sqlite_connect)
         event.listen(engine, "begin", _sqlite_begin)
         return engine
-    return create_engine(url, pool_pre_ping=True, connect_args={"options": "-c lock_timeout=5000"})
+    return create_engine(url, pool_pre_ping=True, connect_args=_postgres_arguments())
+
+
+def _postgres_arguments() -> dict[str, Any]:
+    """A machine that freezes or vanishes in the middle of a transaction holds its locks, maybe that of claiming: the server
+    ends such a transaction soon, and either side finds out that the other is gone, where TCP alone would take hours."""
+    probes = {
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 1000 * VANISHED_S,
+    }
+    limits = {"lock_timeout": f"{LOCKED_S}s", "idle_in_transaction_session_timeout": f"{VANISHED_S}s"}
+    limits |= {name if name.startswith("tcp_") else f"tcp_{name}": str(value) for name, value in probes.items()}
+    return {
+        "connect_timeout": 10,
+        **probes,
+        "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
+    }
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:

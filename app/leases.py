@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import NoResultFound
 from sqlalchemy.orm import Session
@@ -20,11 +20,13 @@ from app.db import Base
 from app.jobs import Note, Wish, lock, settle, stops, tell, wish
 from app.models import Attempt, Job, Mark, Metric, Preview, Step, StepState, StoredStep, Worker, utc_now
 from app.settings import Settings
+from app.shares import LOST
 from engine import events as engine_events
 from engine import plan as engine_plan
 from engine.errors import ErrorReport
 
 BACK_OFF_S, LONGEST_BACK_OFF_S = 30.0, 900.0
+CRASHES = ("crashed", LOST)  # outcomes of attempts that count against a step
 MAX_LOG_BYTES: int = Settings.model_fields["max_log_bytes_per_job"].default
 
 
@@ -178,13 +180,20 @@ def crash(
     streak = step.crash_streak + 1
     if stops(job):
         _end(session, lease, StepState.CANCELLED, {}, outcome="cancelled", beat=beat)
-    elif streak >= max_crashes or step.attempts >= max_attempts:
+    elif streak >= max_crashes or _crashes(session, step) + 1 >= max_attempts:
         given_up = {"error": error.model_dump(), "crash_streak": streak}
         _end(session, lease, StepState.FAILED, given_up, outcome=outcome, detail=error.message, beat=beat)
     else:
         pause = min(BACK_OFF_S * 2 ** (streak - 1), LONGEST_BACK_OFF_S) if streak > 1 else 0.0
         again = {"crash_streak": streak, "not_before": time.time() + pause}
         _end(session, lease, StepState.QUEUED, again, outcome=outcome, detail=error.message, beat=beat)
+
+
+def _crashes(session: Session, step: Step) -> int:
+    """Attempts that crashed or were lost since people last had it tried again: who only gave it back did not fail."""
+    since = step.fence - step.attempts
+    crashed = Attempt.step_id == step.id, Attempt.fence > since, Attempt.outcome.in_(CRASHES)
+    return session.scalar(select(func.count()).select_from(Attempt).where(*crashed)) or 0
 
 
 def _locked(session: Session, lease: Lease) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import MutableMapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from fastapi import Request
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -22,6 +24,7 @@ from app.links import PATH as LINKS
 from app.services import Services
 from engine.errors import ErrorReport
 
+log = logging.getLogger(__name__)
 COOKIE = "fadrm_session"
 # Routes that count the bytes of their body themselves.
 STREAMED = ("POST /api/v1/datasets", "POST /api/v1/weights", "PATCH /api/v1/uploads/")
@@ -144,11 +147,18 @@ class Guard:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         if auth.is_due(identity.token):
-            with self.services.database.write() as session:
-                auth.touch(session, identity.token.id)
+            self._touch(identity.token.id)
         request.state.identity = identity
         if kind == "session":
             request.state.csrf = auth.csrf_token(self.secret, identity.token.sha256)
+
+    def _touch(self, token_id: str) -> None:
+        """Note that a token was used. Who only reads is answered also while nobody can write."""
+        try:
+            with self.services.database.write() as session:
+                auth.touch(session, token_id)
+        except SQLAlchemyError as error:
+            log.warning("use of a token not noted", extra={"error": repr(error)})
 
 
 def _check_host(request: Request, hosts: Sequence[str]) -> None:

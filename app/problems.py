@@ -161,7 +161,10 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 
 def last_resort(request: Request, error: Exception) -> Response:
-    """For an error that nobody foresaw: an id that is also in the log, and nothing else."""
+    """For an error on the way to a route or from it, which no handler saw: of one that nobody foresaw, an id that is also
+    in the log is told, and nothing else."""
+    if isinstance(error, OperationalError | PoolTimeout):
+        return _database_error(request, error)
     request_id = getattr(request.state, "request_id", "")
     log.error("unforeseen error", exc_info=error, extra={"request_id": request_id, "path": request.url.path})
     hint = f"Tell the administrator this number: {request_id}."

@@ -6,6 +6,7 @@ from celery import Celery
 
 WORK = "fadrm.work"
 QUEUE = "fadrm"
+PREFIX = "fadrm:"  # of all keys in Redis
 
 
 def celery_app(redis_url: str) -> Celery:
@@ -30,7 +31,7 @@ def celery_app(redis_url: str) -> Celery:
             "socket_connect_timeout": 1,
             "socket_timeout": 5,
             "visibility_timeout": 60,  # safe: a message is acknowledged at its start, and carries nothing
-            "global_keyprefix": "fadrm:",
+            "global_keyprefix": PREFIX,
         },
     )
     return app

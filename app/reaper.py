@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.leases import Lease, LeaseLost, crash, engine_step
-from app.models import Step, StepState
+from app.models import Job, Step, StepState
 from app.shares import LOST
 from engine.errors import ErrorReport
 
@@ -34,7 +34,11 @@ class Reaper:
         seen = self._seen or {}
         self._seen = {(row.id, row.fence, row.beat): seen.get((row.id, row.fence, row.beat), now) for row in rows}
         stale = [row for row in rows if now - self._seen[row.id, row.fence, row.beat] >= self.lease_s]
-        return [lease for row in stale if (lease := self.expire(session, row)) is not None]
+        # A job that somebody holds just now has its turn at the next look: one who froze must not stop all reaping.
+        jobs = select(Job.id).where(Job.id.in_({row.job_id for row in stale})).order_by(Job.id)
+        free = set(session.scalars(jobs.with_for_update(skip_locked=True))) if stale else set()
+        expired = [self.expire(session, row) for row in stale if row.job_id in free]
+        return [lease for lease in expired if lease is not None]
 
     def expire(self, session: Session, row: Step) -> Lease | None:
         """Take one lease away; None when its holder was heard of meanwhile."""

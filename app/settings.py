@@ -62,7 +62,9 @@ class Settings(BaseSettings):
     max_crashes: int = Field(
         3, ge=1, description="Crashes of a step without a new checkpoint before it fails for good."
     )
-    max_attempts: int = Field(20, ge=1, description="Attempts of a step before it fails for good.")
+    max_attempts: int = Field(
+        20, ge=1, description="Attempts of a step that may crash, whatever it got done, before it fails for good."
+    )
     max_running_per_user: int = Field(64, ge=1, description="Steps of one user that run at once.")
     match_memory: bool = Field(
         True, description="A step begins only where as much memory is free as it is estimated to take."

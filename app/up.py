@@ -85,11 +85,12 @@ class Server:
         settings = self.settings
         migrate.upgrade(settings.database)
         self._say("data", f"{settings.home}   ({_name_of(settings)}, migrated to {migrate.newest()})")
+        if settings.database_url:
+            return  # other workers may live, here too: only for a database of this very folder its lock proves that none does
         built = services.build(settings)
         try:
             killed = orphans.kill(built.database, machine.hostname())
-            # Only a database of this very folder is known to have no worker elsewhere: the lock proves it.
-            expired = 0 if settings.database_url else sweeper.expire_all(built)
+            expired = sweeper.expire_all(built)
         finally:
             built.close()
         if killed or expired:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from engine.hub import fetched, within
 from engine.parquet import Rows
 from engine.rows import Images
 from engine.sources import DatasetSpec, Digits, Folder, HuggingFace, Torchvision, Upload
+from engine.store import temporary
 
 
 class ReadError(Exception):
@@ -184,7 +184,7 @@ def _fetched(family: Callable[..., object], name: str, downloads: Path) -> tuple
     for root in (home, downloads):
         if _is_there(family, root):
             return root, f"{name} found in {root}"
-    waiting = downloads / f".{name}.{os.getpid()}"
+    waiting = temporary(home)
     try:
         family(waiting, train=True, download=True)
         _tidy(waiting)

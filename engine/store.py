@@ -58,15 +58,24 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def temporary(path: Path) -> Path:
+    """A name beside this one that no other writer has, in this process or in another container with the same numbers."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """The file is there whole, and on disk, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    part = temporary(path)
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:  # a full disk should not be made fuller
+        part.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 
@@ -277,7 +286,7 @@ class Store:
     def check(self) -> None:
         """Raises OSError when it cannot be written."""
         self.root.mkdir(parents=True, exist_ok=True)
-        probe = self.root / f".probe-{os.getpid()}"
+        probe = temporary(self.root / "probe")
         probe.write_bytes(b"")
         probe.unlink()
 

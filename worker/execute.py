@@ -216,7 +216,7 @@ class Carrier:
                 self._publish(lease, engine, out)
             case Outcome.FAILED:
                 assert isinstance(engine.verdict, Failed)
-                self._write(partial(leases.fail, lease=lease, error=engine.verdict.error))
+                self._fail(lease, engine.verdict.error)
             case Outcome.CANCELLED:
                 self._write(partial(leases.cancelled, lease=lease))
             case Outcome.RELEASED:
@@ -258,6 +258,13 @@ class Carrier:
             )
         )
         self.services.store.forget_work(lease.step.key)
+
+    def _fail(self, lease: Lease, error: ErrorReport) -> None:
+        """It cannot be done; but a disk that is full may have room again when it is tried again after a pause."""
+        if error.code == DiskFull.code:
+            self._crash(lease, error)
+        else:
+            self._write(partial(leases.fail, lease=lease, error=error))
 
     def _crash(self, lease: Lease, error: ErrorReport) -> None:
         """Let the step be tried again, or given up after too many crashes. Fails in silence: the lease runs out by itself."""

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app import workers
 from app.jobs import stops
+from app.leases import LONGEST_BACK_OFF_S
 from app.models import Job, JobState, Step, StepState, Worker
 from app.views.line import Line, line
 from engine.plan import StepKind
@@ -101,7 +102,7 @@ def _waiting(job: Job, steps: Sequence[Step], around: Surroundings) -> str:
         return "Waiting: no worker is connected."
     if shared is not None:
         return f"Waiting for another job, which is at a step that this one needs too: {shared.title}."
-    if pause_s > 0:
+    if 0 < pause_s <= LONGEST_BACK_OFF_S:
         return f"Waiting {pause_s:.0f} s before it tries again: the last attempt ended without a word."
     # A step comes after those that it needs, so the first that waits is one that can run.
     obstacle = workers.obstacle(waiting[0], around.workers) if waiting else ""

@@ -9,7 +9,7 @@ from threading import Barrier
 import pytest
 from sqlalchemy import func, select, update
 
-from app import claims, jobs, leases
+from app import claims, controls, jobs, leases
 from app.claims import Holder
 from app.errors import TooMany, Unprocessable
 from app.leases import Lease, LeaseLost
@@ -163,6 +163,44 @@ def test_a_checkpoint_forgives_earlier_crashes(any_world: World) -> None:
         with any_world.services.database.write() as session:
             leases.crash(session, lease, CRASH)
     assert any_world.claim() is not None
+
+
+def test_a_step_that_is_given_back_often_has_not_failed(any_world: World) -> None:
+    """A job of weeks, paused each evening or drained at each restart, outlives a crash."""
+    job = any_world.submit(any_world.person("owner"), wide("a", 1))
+    for _ in range(4):
+        lease = any_world.claim()
+        assert lease is not None
+        any_world.release(lease)
+    for state in ("queued", "failed"):
+        lease = any_world.claim()
+        assert lease is not None
+        any_world.tell(lease, events.Checkpointed(done=1))
+        with any_world.services.database.write() as session:
+            leases.crash(session, lease, CRASH, max_attempts=2)
+        assert any_world.steps(job.id)[0].state == state
+    with any_world.services.database.write() as session:
+        owner = any_world.person("owner").user
+        controls.retry(session, session.get_one(Job, job.id), owner)
+    lease = any_world.claim()
+    assert lease is not None
+    with any_world.services.database.write() as session:
+        leases.crash(session, lease, CRASH, max_attempts=2)
+    assert any_world.steps(job.id)[0].state == "queued", "crashes before people had it tried again count no more"
+
+
+def test_a_clock_that_was_wrong_makes_no_step_wait(any_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    any_world.submit(any_world.person("owner"), wide("a", 1))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 365 * 24 * 3600)
+    for _ in range(2):  # a pause follows the second crash
+        lease = any_world.claim()
+        assert lease is not None
+        with any_world.services.database.write() as session:
+            leases.crash(session, lease, CRASH)
+    assert any_world.claim() is None
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert any_world.claim() is not None, "somebody set the clock right, and the step waits for a year"
 
 
 def test_points_that_are_told_again_are_there_once(any_world: World) -> None:

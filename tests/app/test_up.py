@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +15,16 @@ import httpx
 import pytest
 from rich.console import Console
 
-from app import machine, redis_server, up
+from app import leases, machine, redis_server, up
 from app.children import Child
+from app.claims import Holder
+from app.db import Database
 from app.settings import Settings
 from app.trouble import CannotStart
 from fadrm.connection import read as read_connection
+from tests.app.conftest import made_of
 from tests.app.running import Running
+from tests.app.world import chain
 
 pytestmark = pytest.mark.redis
 
@@ -111,6 +116,26 @@ def test_a_process_that_does_not_stay_up_ends_all_loudly(tmp_path: Path) -> None
     with pytest.raises(CannotStart, match=r"ended 5 times within 60 s(.|\n)*no such thing"):
         server.keep_alive()
     server.end()
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_what_runs_is_left_to_its_worker_unless_the_database_lies_in_the_locked_folder(
+    sqlite_database: Database, tmp_path: Path, is_shared: bool
+) -> None:
+    world = made_of(sqlite_database, tmp_path)
+    job = world.submit(world.person("owner"), chain("a"))
+    lease = world.claim(Holder(worker="another", host=machine.hostname(), device="cpu"))
+    assert lease is not None
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as engine:
+        with sqlite_database.write() as session:
+            leases.set_process(session, lease, pid=engine.pid, pid_started=machine.started(engine.pid) or 0.0)
+        url = sqlite_database.engine.url.render_as_string() if is_shared else ""
+        settings = Settings(home=tmp_path, database_url=url)
+        up.Server(settings=settings, host="127.0.0.1", port=1, devices=[], console=Console(quiet=True)).prepare()
+        time.sleep(0.1)
+        assert (engine.poll() is None) == is_shared
+        assert (world.steps(job.id)[0].state == "running") == is_shared
+        engine.kill()
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:

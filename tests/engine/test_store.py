@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,24 @@ def test_who_comes_second_changes_nothing(tmp_path: Path) -> None:
         _seal(folder)
         store.publish("k", folder)
     assert (store.step("k") / "deep" / "images.npy").read_text() == "by 1"
+
+
+def test_many_may_write_the_same_file_at_once(tmp_path: Path) -> None:
+    """As two workers may that make the same picture, in containers where both have the same number."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: write_atomically(tmp_path / "a", bytes(10_000)), range(64)))
+    assert (tmp_path / "a").read_bytes() == bytes(10_000)
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(tmp_path / "a", b"1")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_manifest_holds_the_size_and_hash_of_every_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from app import datasets, links, planning, problems, sweeps, uploads, views
+from app import datasets, links, planning, problems, sweeps, uploads, views, weights
 from app.api import catalogue
 from app.views import curves, history
 from app.views import jobs as job_views
@@ -43,6 +43,7 @@ PAIRS: dict[type[BaseModel], type[BaseModel]] = {
     models.Sheets: curves.SheetsOut,
     models.Previews: views.PreviewsOut,
     models.Upload: uploads.UploadOut,
+    models.Weights: weights.WeightsOut,
     models.DataSet: datasets.DatasetOut,
     models.Preset: catalogue.PresetOut,
     models.Worker: views.WorkerOut,

@@ -11,6 +11,7 @@ import pytest
 from redis import Redis as Client
 
 from app import redis_server
+from app.queue import PREFIX, QUEUE
 from app.redis_server import USER
 from tests.postgres import new_postgres
 from tests.worker.stage import Stage
@@ -55,11 +56,17 @@ class RedisOfTest:
 
     def flush(self) -> None:
         """Let it forget everything, as one that came back empty."""
-        with Client(
-            unix_socket_path=str(self.embedded.socket), username=USER, password=self.embedded.password
-        ) as client:
+        with self._client() as client:
             for key in client.keys("*"):
                 client.delete(key)
+
+    def forge(self, *messages: bytes) -> None:
+        """Put messages into the queue that no ringer of ours would."""
+        with self._client() as client:
+            client.rpush(f"{PREFIX}{QUEUE}", *messages)
+
+    def _client(self) -> Client:
+        return Client(unix_socket_path=str(self.embedded.socket), username=USER, password=self.embedded.password)
 
 
 @pytest.fixture

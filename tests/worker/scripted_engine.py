@@ -6,6 +6,7 @@ params: units, pause_s, checkpoint_every, preview_at, lines, faults: [{"attempt"
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -14,10 +15,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ErrorReport
+from engine.errors import DiskFull, ErrorReport
 from engine.events import Checkpointed, Failed, Finished, Log, Metric, Preview, Progress, Started
 from engine.store import write_atomically, write_manifest
 
+FAILURES = {
+    "fail": ErrorReport(code="nan_loss", message="diverged", hint="lower the rate"),
+    "full": DiskFull("No space is left on the disk.").report,
+}
 PNG = bytes.fromhex("89504e470d0a1a0a") + b"a picture"
 
 
@@ -87,8 +92,8 @@ def do(request: dict[str, Any]) -> None:
     while done < params["units"]:
         for fault in params["faults"]:
             if fault["attempt"] == attempt and fault["at"] == done:
-                if fault["do"] == "fail":
-                    tell(Failed(error=ErrorReport(code="nan_loss", message="diverged", hint="lower the rate")))
+                if fault["do"] in FAILURES:
+                    tell(Failed(error=FAILURES[fault["do"]]))
                     return
                 die(fault["do"])
         time.sleep(params["pause_s"])
@@ -142,7 +147,12 @@ if __name__ == "__main__":
         sys.exit(0)
     while line := sys.stdin.readline():
         drain.waiting = False
-        do(json.loads(line))
+        try:
+            do(json.loads(line))
+        except OSError as error:  # as the real engine does
+            if error.errno != errno.ENOSPC:
+                raise
+            tell(Failed(error=FAILURES["full"]))
         drain.waiting = True
         if drain.asked:
             sys.exit(75)

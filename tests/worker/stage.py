@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from app import controls, jobs, machine
 from app.bell import Bell
@@ -55,7 +55,8 @@ class Stage:
         )
         self.processes: list[subprocess.Popen[str]] = []
         with self.database.write() as session:
-            session.add(User(id="usr_1", name="ada", role="member"))
+            if session.get(User, "usr_1") is None:  # else it goes on with what another stage left
+                session.add(User(id="usr_1", name="ada", role="member"))
 
     def submit(self, *steps: engine_plan.Step) -> str:
         """A job of these steps."""
@@ -158,8 +159,7 @@ class Stage:
     def hurry(self) -> None:
         """Let no step wait for its pause after a crash."""
         with self.database.write() as session:
-            for step in session.scalars(select(Step)):
-                step.not_before = 0.0
+            session.execute(update(Step).where(Step.not_before > 0.0).values(not_before=0.0))
 
     def _last_words(self) -> str:
         return "\n".join(path.read_text()[-3000:] for path in self.settings.home.glob("worker-*.log"))

@@ -121,6 +121,27 @@ def test_what_the_engine_says_it_cannot_do_is_not_tried_again(stage: Stage) -> N
     stage.check()
 
 
+def test_a_full_disk_is_no_reason_to_give_up_at_once(stage: Stage) -> None:
+    step = scripted("full for a while", faults=[{"attempt": 1, "at": 2, "do": "full"}])
+    job = stage.submit(step)
+    stage.carrier().drain()
+    assert stage.job(job).state == JobState.SUCCEEDED
+    assert [(row.outcome, row.detail) for row in stage.attempts()] == [
+        ("crashed", "No space is left on the disk."),
+        ("succeeded", None),
+    ]
+
+
+def test_a_disk_that_stays_full_ends_the_job_and_says_so(stage: Stage) -> None:
+    job = stage.submit(scripted("full", faults=[{"attempt": attempt, "at": 2, "do": "full"} for attempt in (1, 2, 3)]))
+    for _ in range(3):
+        stage.hurry()
+        stage.carrier().drain()
+    error = stage.job(job).error
+    assert stage.job(job).state == JobState.FAILED and error is not None and error["code"] == "disk_full"
+    assert [row.outcome for row in stage.attempts()] == ["crashed"] * 3
+
+
 def test_a_step_that_is_said_to_be_whole_and_is_not_is_no_success(stage: Stage) -> None:
     job = stage.submit(scripted("liar", unsealed=True))
     for _ in range(3):
