@@ -41,11 +41,12 @@ def test_the_environment_names_versions_and_machine() -> None:
 
 
 def test_the_peak_counts_what_was_held_since_it_was_forgotten_and_given_back() -> None:
+    slack = 2**22  # the kernel counts pages per thread and adds them up now and then
     devices.forget_peak(CPU)
     before = devices.peak_bytes(CPU)
     torch.ones(2**24)  # 64 MiB, gone at once
     after = devices.peak_bytes(CPU)
-    assert before is not None and after is not None and 2**26 <= after - before < 2**27
+    assert before is not None and after is not None and 2**26 - slack <= after - before < 2**27
     devices.forget_peak(CPU)
     again = devices.peak_bytes(CPU)
     assert again is not None and again < after - 2**25
