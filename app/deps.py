@@ -1,4 +1,4 @@
-"""What routes ask for: the services, and who is asking."""
+"""What routes ask for: the services, and who is asking. Coroutines, so that none of it costs a change of threads."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ CSRF_FIELDS = ("csrf_token", "csrf")
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """The services of this app."""
     found: Services = request.app.state.services
     return found
 
 
-def secret_of(request: Request) -> bytes:
+async def secret_of(request: Request) -> bytes:
     """What this server signs with."""
     found: bytes = request.app.state.secret
     return found
 
 
-def identity_of(request: Request) -> auth.Identity:
+async def identity_of(request: Request) -> auth.Identity:
     """Who came in, and by what. The guard let nobody else pass; this is the second net."""
     identity: auth.Identity | None = request.state.identity
     if identity is None:
@@ -40,24 +40,24 @@ def identity_of(request: Request) -> auth.Identity:
     return identity
 
 
-def current_user(request: Request) -> User:
+async def current_user(request: Request) -> User:
     """Who is asking."""
-    return identity_of(request).user
+    return (await identity_of(request)).user
 
 
-def current_writer(request: Request) -> User:
+async def current_writer(request: Request) -> User:
     """Who is asking, when they may change something."""
-    return auth.may_write(current_user(request))
+    return auth.may_write(await current_user(request))
 
 
-def current_admin(request: Request) -> User:
+async def current_admin(request: Request) -> User:
     """Who is asking, when they administer this server."""
-    return auth.may_administer(current_user(request))
+    return auth.may_administer(await current_user(request))
 
 
-def current_manager(request: Request) -> User:
+async def current_manager(request: Request) -> User:
     """Who is asking, when they may change their own account."""
-    return auth.may_manage(identity_of(request))
+    return auth.may_manage(await identity_of(request))
 
 
 async def check_csrf(request: Request) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from app.models import Job, Step, StepState, User, Worker
 from app.pages.new import PostedDep
 from app.pages.render import page
 from app.views.jobs import JobSummary
-from app.views.line import line
+from app.views.line import latest
 from app.views.stages import fraction
 
 SHOWN = 100  # jobs in line that one page names
@@ -73,7 +72,7 @@ def _priority(text: str) -> int:
 
 
 def _context(session: Session, user: User) -> dict[str, Any]:
-    waiting = line(session, time.time()).waiting
+    waiting = latest(session).waiting
     shown = waiting[:SHOWN]
     seen = session.scalars(jobs.visible_to(user).where(Job.id.in_([member.id for member in shown])))
     summaries = {job.id: job for job in views.summaries(session, list(seen))}

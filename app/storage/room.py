@@ -61,7 +61,7 @@ def refusal(services: Services) -> str | None:
 def room_for(session: Session, services: Services, owner: User, steps: Iterable[PlannedStep]) -> RoomOut:
     """What these steps would take for a user. A step that the store has takes nothing new, and is held from then on."""
     wanted = {step.key: step.size_bytes for step in steps}
-    own = set(session.scalars(_keys(owner.id)))
+    own = set(session.scalars(_keys(owner.id).where(Step.key.in_(wanted))))
     others = wanted.keys() - own
     found = select(StoredStep.key, StoredStep.size_bytes).where(StoredStep.key.in_(others))
     there: dict[str, int] = dict(session.execute(found).all())
@@ -95,6 +95,8 @@ def check(session: Session, services: Services, owner: User, steps: Iterable[Pla
     if now.is_full:
         hint = "Have an administrator free space in the store: the page Storage says what can go."
         raise NoRoom(f"No job is taken now: {now}.", hint=hint)
+    if not services.settings.max_bytes_per_user:
+        return
     room = room_for(session, services, owner, steps)
     if room.limit_bytes is not None and room.held_bytes + room.needs_bytes > room.limit_bytes:
         raise TooMany(lack(room)[0], hint="Delete jobs that you need no longer, or ask an administrator for more.")

@@ -6,20 +6,25 @@ owner's share will be once their earlier jobs are done. Times are from how long 
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Connection, Engine, case, func, select
 from sqlalchemy.orm import Session
 
 from app import shares
 from app.models import Job, JobState, Step, StepState
 
 LATELY = 200  # steps that the pace is taken from
+GOOD_FOR_S = 1.0  # a line in which nobody came, went on or went
+UNDER_WAY = (JobState.QUEUED, JobState.RUNNING)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Member:
     """A job that is in line or at work."""
 
@@ -27,9 +32,9 @@ class Member:
     owner_id: str
     name: str
     priority: int
-    running: int = 0  # steps of it that run
-    left_s: float = 0.0  # of work
-    running_s: float = 0.0  # of it, in the steps that run
+    running: int  # steps of it that run
+    left_s: float  # of work
+    running_s: float  # of it, in the steps that run
     level: float = 0.0  # what its owner will have had of the workers when this job begins, s
 
 
@@ -41,10 +46,14 @@ class Line:
     busy: tuple[Member, ...] = ()
     used: Mapping[str, float]  # owner -> seconds that they had of the workers lately
     is_timed: bool = False  # whether times are known
+    _places: dict[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_places", {member.id: place for place, member in enumerate(self.waiting)})
 
     def ahead(self, job_id: str) -> int | None:
         """How many jobs are before this one; None when it is not in line."""
-        return next((place for place, member in enumerate(self.waiting) if member.id == job_id), None)
+        return self._places.get(job_id)
 
     def busy_workers(self) -> int:
         """How many workers are at something."""
@@ -70,6 +79,39 @@ def _work_until(room_s: float, members: Sequence[Member]) -> float:
     return max(min(room_s, sum(member.left_s for member in members)), sum(member.running_s for member in members))
 
 
+Marker = tuple[int, int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    marker: Marker
+    at: float  # time.monotonic
+    line: Line
+
+
+_seen: WeakKeyDictionary[Engine, _Seen] = WeakKeyDictionary()
+_looking = threading.Lock()
+
+
+def latest(session: Session) -> Line:
+    """The line as it is now. Many ask at once, so one looks for all: anew when a job came, went on or went, or a second passed."""
+    bind = session.get_bind()
+    engine = bind.engine if isinstance(bind, Connection) else bind
+    with _looking:
+        marker, now = _marker(session), time.monotonic()
+        seen = _seen.get(engine)
+        if seen is None or seen.marker != marker or now - seen.at > GOOD_FOR_S:
+            seen = _seen[engine] = _Seen(marker=marker, at=now, line=line(session, time.time()))
+        return seen.line
+
+
+def _marker(session: Session) -> Marker:
+    """Another one after every event of a job that is under way."""
+    asked = select(func.count(), func.coalesce(func.sum(Job.last_seq), 0), func.coalesce(func.max(Job.id), ""))
+    count, events, newest = session.execute(asked.where(Job.state.in_(UNDER_WAY))).one()
+    return count, events, newest
+
+
 def line(session: Session, now: float) -> Line:
     """Look at all jobs that are under way. now: Unix time."""
     pace = _pace(session)
@@ -88,6 +130,7 @@ def line(session: Session, now: float) -> Line:
 def _members(session: Session, pace: Mapping[str, float]) -> list[Member]:
     """Every job that wants work done, with what is left of it."""
     left = case((Step.total > 0, 1.0 - 1.0 * Step.done / Step.total), else_=1.0)
+    seconds = Step.flop * left * (case(pace, value=Step.kind, else_=pace[""]) if pace else 0.0)
     is_running = Step.state == StepState.RUNNING
     found = session.execute(
         select(
@@ -95,30 +138,17 @@ def _members(session: Session, pace: Mapping[str, float]) -> list[Member]:
             Job.owner_id,
             Job.name,
             Job.priority,
-            Step.kind,
-            is_running.label("runs"),
-            func.count().label("steps"),
-            func.sum(Step.flop * left).label("flop"),
+            func.sum(case((is_running, 1), else_=0)),
+            func.sum(seconds),
+            func.sum(case((is_running, seconds), else_=0.0)),
         )
         .join(Step, Step.job_id == Job.id)
-        .where(
-            Job.state.in_([JobState.QUEUED, JobState.RUNNING]), Step.state.in_([StepState.QUEUED, StepState.RUNNING])
-        )
+        .where(Job.state.in_(UNDER_WAY), Step.state.in_([StepState.QUEUED, StepState.RUNNING]))
         .where(is_running | (Job.paused_by.is_(None) & Job.cancel_requested.is_(False) & Job.error.is_(None)))
-        .group_by(Job.id, Job.owner_id, Job.name, Job.priority, Step.kind, is_running)
+        .group_by(Job.id, Job.owner_id, Job.name, Job.priority)
         .order_by(Job.id)
     )
-    members: dict[str, Member] = {}
-    for row in found:
-        member = members.setdefault(
-            row.id, Member(id=row.id, owner_id=row.owner_id, name=row.name, priority=row.priority)
-        )
-        seconds = row.flop * pace.get(row.kind, pace.get("", 0.0))
-        member.left_s += seconds
-        if row.runs:
-            member.running += row.steps
-            member.running_s += seconds
-    return list(members.values())
+    return [Member(*row) for row in found]
 
 
 def _pace(session: Session) -> dict[str, float]:

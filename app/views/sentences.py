@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from app import workers
 from app.jobs import stops
 from app.leases import LONGEST_BACK_OFF_S
 from app.models import Job, JobState, Step, StepState, Worker
-from app.views.line import Line, line
+from app.views.line import Line, latest
 from engine.plan import StepKind
 
 MOST_NAMES = 2  # of jobs in one sentence
@@ -55,7 +54,7 @@ def surroundings(session: Session, steps: Sequence[Step]) -> Surroundings:
     at_work = select(Step.key).where(Step.key.in_(waiting), Step.state == StepState.RUNNING)
     return Surroundings(
         workers=tuple(workers.online(session)),
-        line=line(session, time.time()) if waiting else Line(used={}),
+        line=latest(session) if waiting else Line(used={}),
         keys_at_work=frozenset(session.scalars(at_work)) if waiting else frozenset(),
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from app import controls, jobs, views
 from app.models import Step, StepState
@@ -83,6 +85,31 @@ def test_a_paused_job_is_in_no_line_and_says_what_it_keeps(any_world: World) -> 
     now = shown(any_world, ann)["A"]
     assert now.state == "paused" and now.sentence == "Paused by ann; keeps 1 of 3 steps."
     assert now.queue.position is None and now.eta_seconds is None
+
+
+def looks(world: World) -> list[str]:
+    """Filled from now on with every query that looks at the whole line."""
+    found: list[str] = []
+
+    def noted(*given: Any) -> None:
+        found.extend(filter(lambda text: "GROUP BY jobs.id" in text, given[2:3]))
+
+    event.listen(world.services.database.engine, "before_cursor_execute", noted)
+    return found
+
+
+def test_many_readers_of_one_moment_share_one_look_at_the_line(any_busy: World) -> None:
+    ann, found = any_busy.person("ann"), looks(any_busy)
+    assert len({shown(any_busy, ann)["Birds"].sentence for _ in range(5)}) == 1
+    assert len(found) <= 2  # a second may pass between
+
+
+def test_after_every_event_the_line_is_looked_at_anew(any_busy: World) -> None:
+    ann = any_busy.person("ann")
+    before = shown(any_busy, ann)["Birds"].queue.position
+    found = looks(any_busy)
+    any_busy.submit(any_busy.person("cid"), chain("fourth", 2))
+    assert before == 2 and shown(any_busy, ann)["Birds"].queue.position == 3 and len(found) == 1
 
 
 @pytest.mark.parametrize(
