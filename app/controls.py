@@ -17,11 +17,10 @@ from app.jobs import Note, get, lock, lock_user, settle, steps_of, stops, tell, 
 from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, StepState, User
 from app.services import Services
 from app.storage.remake import with_missing
+from app.storage.stored import DOWNLOADS
 from app.visibility import may_change
 from engine.errors import ErrorReport
-from engine.plan import StepKind
 
-DOWNLOADS = (StepKind.PACKAGE, StepKind.EXPORT)
 LEAST_PRIORITY, GREATEST_PRIORITY = -2, 2
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
@@ -70,6 +71,7 @@ def create(
     if known is not None:
         return known, False
     within_quota(session, owner, max_unfinished)
+    may_use(session, owner, spec)
     more["idempotency_key"] = idempotency_key
     return add(session, owner=owner, name=name, spec=spec, plan=plan, **more), True
 
@@ -77,9 +79,8 @@ def create(
 def add(session: Session, *, owner: User, name: str, spec: JobSpec, plan: Plan, **more: Any) -> Job:
     """Write a job down, its steps and their edges; no limit is looked at. more: further columns of the row.
 
-    Raises Unprocessable for an upload that the owner may not see.
+    What a step needs that is no step of the plan has to be in the store.
     """
-    _may_use(session, owner, spec)
     job = Job(
         id=new_id("job"),
         owner_id=owner.id,
@@ -99,7 +100,8 @@ def add(session: Session, *, owner: User, name: str, spec: JobSpec, plan: Plan, 
     return job
 
 
-def _may_use(session: Session, owner: User, spec: JobSpec) -> None:
+def may_use(session: Session, owner: User, spec: JobSpec) -> None:
+    """Raises Unprocessable for an upload that the owner may not see."""
     for report in unseen(session, owner, spec):
         pointed = report.model_copy(update={"pointer": f"/spec{report.pointer}"})
         raise Unprocessable(report.message, hint=report.hint, errors=[pointed])
@@ -177,7 +179,7 @@ def _add_steps(session: Session, job: Job, plan: Plan) -> None:
     edges = [
         {"step_id": ids[step.key], "need_id": ids[key]}
         for step in plan.steps
-        for key in sorted(set(step.needs.values()))
+        for key in sorted(ids.keys() & set(step.needs.values()))
     ]
     if edges:
         session.execute(insert(StepNeed), edges)
@@ -218,6 +220,16 @@ def get(session: Session, user: User, job_id: str) -> Job:
     if job is None:
         raise NotFound(f"There is no job {job_id}.", hint="Look at the list of jobs for its id.")
     return job
+
+
+def spec_of(job: Job) -> JobSpec:
+    """What was asked for. Raises Unprocessable when that was of an older version."""
+    try:
+        return JobSpec.model_validate(job.spec)
+    except ValidationError as error:
+        raise Unprocessable(
+            f"The spec of {job.id} is of an older version of this server.", hint="Edit it, and submit it as a new job."
+        ) from error
 
 
 def steps_of(session: Session, job_id: str) -> list[Step]:

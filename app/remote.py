@@ -183,6 +183,26 @@ def link(
     err.print(f"It works until {made.expires_at:%Y-%m-%d %H:%M} UTC, and for anybody.", highlight=False)
 
 
+def export(
+    job_id: JobId,
+    form: Annotated[str, typer.Argument(help="parquet, webdataset, uint8, normalised or fkd.")],
+    ipc: Annotated[int | None, typer.Option(help="Images per class, of a nested download.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it is written.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Have a finished job's download written in another form; nothing is distilled again."""
+    with connect() as client:
+        if wait:
+            client.export(job_id, form, ipc=ipc)
+        made = client.ask_export(job_id, form, ipc=ipc)
+    if as_json:
+        print_json(made.model_dump(mode="json"))
+    elif made.artifact is None:
+        out.print(f"{made.job} writes it; --wait waits for that.", highlight=False, soft_wrap=True)
+    else:
+        out.print(f"fadrm download {job_id} --name {made.artifact.name}", highlight=False, markup=False, soft_wrap=True)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "submit": submit,
     "plan": plan,
@@ -196,6 +216,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "retry": retry,
     "compare": compare,
     "download": download,
+    "export": export,
     "link": link,
 }
 

@@ -195,6 +195,7 @@ def create(
     session.flush()
     for cell, one in planned.cells:
         place: dict[str, Any] = {"sweep_id": sweep.id, "cell": list(cell.at), "visibility": shown_to}
+        jobs.may_use(session, owner, one.spec)
         job = jobs.add(session, owner=owner, name=one.name, spec=one.spec, plan=one.plan, **place)
         session.expunge(job)  # else every later update looks through all that the session knows
     return sweep, True

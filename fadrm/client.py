@@ -25,6 +25,7 @@ from fadrm.models import (
     DataSet,
     Event,
     EventPage,
+    Export,
     File,
     Files,
     Link,
@@ -334,6 +335,19 @@ class Client:
         if wanted is None:
             raise ClientError(f"{job_id} has no file {name}.", "A job has files when it has succeeded.")
         return self.fetch(wanted, folder)
+
+    def ask_export(self, job_id: str, form: str, *, ipc: int | None = None) -> Export:
+        """Have a finished job's download written in another form, or say where it is when it is written already."""
+        return Export.model_validate(self._post(f"/jobs/{job_id}/exports", {"form": form, "ipc": ipc}))
+
+    def export(self, job_id: str, form: str, *, ipc: int | None = None) -> File:
+        """A finished job's download in another form, once it is written. form: as in `exports` of a spec."""
+        while (found := self.ask_export(job_id, form, ipc=ipc)).artifact is None:
+            writer = self.wait(found.job or "", progress=False)
+            if writer.error is not None or writer.state != "succeeded":
+                told = writer.error.message if writer.error else f"{writer.id} was {writer.state}."
+                raise ClientError(f"The form {form} was not written: {told}", writer.error.hint if writer.error else "")
+        return found.artifact
 
     def link(self, job_id: str, name: str | None = None, *, hours: float = 24.0) -> Link:
         """A link to a file of a finished job that needs no login for so long. name: by default the zip of its own ipc."""

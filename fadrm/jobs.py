@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PrivateAttr
 
-from fadrm.models import TERMINAL, Answer, Event, Failure, Files, Link, LogLine, Owner, Results, Stage, Step
+from fadrm.models import TERMINAL, Answer, Event, Failure, File, Files, Link, LogLine, Owner, Results, Stage, Step
 
 if TYPE_CHECKING:
     from fadrm.client import Client
@@ -102,6 +102,10 @@ class Job(Answer):
     def download(self, folder: str | Path = ".", *, ipc: int | None = None) -> Path:
         """Fetch its zip, going on where an earlier download broke off; the SHA-256 is checked. ipc: by default its own."""
         return self._client.download_package(self.id, folder, ipc=ipc)
+
+    def export(self, form: str, *, ipc: int | None = None) -> File:
+        """Its download in another form, written if need be: one of parquet, webdataset, uint8, normalised, fkd."""
+        return self._client.export(self.id, form, ipc=ipc)
 
     def link(self, name: str | None = None, *, hours: float = 24.0) -> Link:
         """A link to a file of it that needs no login for so long. name: by default the zip of its own ipc."""

@@ -191,11 +191,22 @@ class Link(Answer):
     expires_at: datetime
 
 
+class Export(Answer):
+    """A download in another form, asked for after the job: ready, or being written by a job of its own."""
+
+    form: str
+    ipc: int
+    state: str
+    job: str | None
+    artifact: File | None
+
+
 class Files(Answer):
-    """The files of a job: the largest ipc first, and of each the package first."""
+    """The files of a job: the largest ipc first, and of each the package first; and the forms that are being written."""
 
     ready: bool
     data: list[File]
+    building: list[Export]
 
 
 class Event(Answer):

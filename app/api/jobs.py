@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from app import controls, jobs, planning, views
 from app.deps import ServicesDep, UserDep, WriterDep
-from app.errors import Outdated, Unprocessable
+from app.errors import Outdated
 from app.models import Job, JobState, User, Visibility
 from app.services import Services
 from app.visibility import Chosen
@@ -184,7 +184,7 @@ def rerun_job(
     job_id: str, response: Response, services: ServicesDep, user: WriterDep, idempotency_key: IdempotencyKey = None
 ) -> views.JobOut:
     old = _job(services, user, job_id)
-    return _submitted(response, services, user, Submitted(_spec_of(old), old.name), idempotency_key)
+    return _submitted(response, services, user, Submitted(jobs.spec_of(old), old.name), idempotency_key)
 
 
 @router.get(
@@ -235,15 +235,6 @@ def _shown(services: Services, user: User, job_id: str) -> views.JobOut:
 def _job(services: Services, user: User, job_id: str) -> Job:
     with services.database.read() as session:
         return jobs.get(session, user, job_id)
-
-
-def _spec_of(job: Job) -> JobSpec:
-    try:
-        return JobSpec.model_validate(job.spec)
-    except ValidationError as error:
-        raise Unprocessable(
-            f"The spec of {job.id} is of an older version of this server.", hint="Edit it, and submit it as a new job."
-        ) from error
 
 
 def _etag(job: views.JobOut) -> str:

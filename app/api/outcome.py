@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from sqlalchemy.orm import Session
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
 
-from app import jobs, links, views
+from app import exports, jobs, links, views
 from app.deps import SecretDep, ServicesDep, UserDep, WriterDep
 from app.errors import NotFound
 from app.models import MAX_SEQ, Job, Preview, Step
@@ -93,6 +93,22 @@ def get_artifact(
     with services.database.read() as session:
         file = _file(session, services, jobs.get(session, user, job_id), name)
     return _handed(services, file, if_none_match)
+
+
+@router.post(
+    "/jobs/{job_id}/exports",
+    status_code=202,
+    responses={200: {"description": "It is written.", "model": views.ExportOut}},
+    summary="Have a download written in another form, by a job of its own that computes nothing anew",
+)
+def create_export(
+    job_id: str, wanted: exports.ExportIn, response: Response, services: ServicesDep, user: WriterDep
+) -> views.ExportOut:
+    found = exports.ask(services, user, job_id, wanted)
+    if found.artifact is not None:
+        response.status_code = 200
+    response.headers["Location"] = found.artifact.url if found.artifact else views.urls(found.job or "")["self"]
+    return found
 
 
 @router.post(

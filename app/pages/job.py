@@ -7,13 +7,12 @@ import secrets
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app import controls, jobs
+from app import controls, exports, jobs
 from app.api.jobs import check_match
 from app.deps import ServicesDep, UserDep, VisibilityField, WriterDep
 from app.pages import job_view
 from app.pages.new import PostedDep, submit, valid_name
 from app.pages.render import page
-from engine.spec import JobSpec
 
 
 def router() -> APIRouter:
@@ -77,8 +76,14 @@ def router() -> APIRouter:
     def rerun(services: ServicesDep, user: WriterDep, job_id: str) -> Response:
         with services.database.read() as session:
             known = jobs.get(session, user, job_id)
-        spec = JobSpec.model_validate(known.spec)
+        spec = jobs.spec_of(known)
         return RedirectResponse(f"/jobs/{submit(services, user, spec, known.name, secrets.token_hex(16))}", 303)
+
+    @routes.post("/exports")
+    def export(services: ServicesDep, user: WriterDep, job_id: str, posted: PostedDep) -> Response:
+        form, _, ipc = (posted.get("form") or [""])[-1].partition(" ")
+        exports.ask(services, user, job_id, exports.ExportIn.model_validate({"form": form, "ipc": ipc or None}))
+        return RedirectResponse(f"/jobs/{job_id}#download", 303)
 
     return routes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from sqlalchemy import select
@@ -19,9 +19,10 @@ from app.pages.render import size
 from app.pages.scorecard import card
 from app.views import AttemptOut
 from app.views.curves import CurvesOut
-from app.views.downloads import PACKAGE, ArtifactOut
+from app.views.downloads import PACKAGE, ArtifactOut, ArtifactsOut
 from app.views.history import LOG_KINDS, LogLine, log_line
 from engine.plan import StepKind
+from engine.spec import Export
 from engine.store import Store
 
 LOG_LINES = 300
@@ -88,6 +89,7 @@ def live_parts(session: Session, store: Store, job: Job, base_url: str) -> dict[
         "card": card(results),
         "files": files,
         "archive": archive,
+        "offers": _offers(files, job),
         "fetch": _fetch(archive, base_url) if archive else "",
         "use": _use(archive) if archive else "",
         "attempts": attempts,
@@ -98,6 +100,14 @@ def live_parts(session: Session, store: Store, job: Job, base_url: str) -> dict[
         "step_ids": {step.key: step.id for step in steps},
         "last_words": log_tail(session, job, LAST_WORDS) if out.error else [],
     }
+
+
+def _offers(files: ArtifactsOut, job: Job) -> list[tuple[str, int]]:
+    """Forms and ipcs of the job's downloads that nobody asked for yet."""
+    known = {(file.form, file.ipc) for file in files.data} | {(one.form, one.ipc) for one in files.building}
+    packed = [file.ipc for file in files.data if file.form == PACKAGE and file.name.endswith(".zip")]
+    forms = [form for form in get_args(Export) if not (form == "fkd" and job.spec["labels"]["recipe_only"])]
+    return [(form, ipc) for ipc in packed for form in forms if (form, ipc) not in known]
 
 
 def planned(steps: Sequence[Step], attempts: Sequence[AttemptOut]) -> Planned:

@@ -7,6 +7,7 @@ from app.views.curves import metrics as metrics
 from app.views.curves import previews as previews
 from app.views.downloads import ArtifactOut as ArtifactOut
 from app.views.downloads import ArtifactsOut as ArtifactsOut
+from app.views.downloads import ExportOut as ExportOut
 from app.views.downloads import artifacts as artifacts
 from app.views.history import AttemptOut as AttemptOut
 from app.views.history import EventOut as EventOut

@@ -1,18 +1,27 @@
-"""What can be downloaded of a job: a zip file for each number of images per class, and its further forms."""
+"""What can be downloaded of a job: a zip file for each number of images per class, and its further forms.
+
+What a form is made from says its key: a job has also those forms that were asked for later, by whomever.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from typing import Literal, get_args
 from urllib.parse import quote
 
 from pydantic import Field
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.jobs import steps_of
-from app.models import Job, Step, StepState
+from app.leases import engine_step
+from app.models import TERMINAL_JOB_STATES, Job, Step, StepState, StoredStep
+from app.storage.stored import DOWNLOADS
 from app.views.out import Out
-from engine.plan import StepKind
+from engine.plan import Step as PlannedStep
+from engine.plan import StepKind, another_form
+from engine.spec import Export
 from engine.store import Manifest, Store
 
 PACKAGE = "package"  # the form of a download that explains itself
@@ -30,32 +39,67 @@ class ArtifactOut(Out):
     url: str
 
 
+class ExportOut(Out):
+    """A download in another form, asked for after the job."""
+
+    form: Export
+    ipc: int = Field(description="Images per class that are in it.")
+    state: Literal["building", "ready"]
+    job: str | None = Field(description="The job that writes it; null when it is written.")
+    artifact: ArtifactOut | None = Field(description="The file, when it is written.")
+
+
 class ArtifactsOut(Out):
     """The files of a job, as far as they are written: the largest ipc first, and of each the package first."""
 
-    ready: bool = Field(description="Whether all of them are.")
+    ready: bool = Field(description="Whether all of them are that the job was to write.")
     finished_at: datetime | None
     data: list[ArtifactOut]
+    building: list[ExportOut] = Field(description="Forms that were asked for later, and are being written.")
 
 
 def artifacts(session: Session, store: Store, job: Job) -> ArtifactsOut:
     """What can be downloaded: the files of all steps that write downloads, once these are whole."""
-    steps = [step for step in steps_of(session, job.id) if step.kind in (StepKind.PACKAGE, StepKind.EXPORT)]
-    whole = [
-        (step, store.manifest(step.key))
-        for step in steps
-        if step.state == StepState.SUCCEEDED and store.is_whole(step.key)
-    ]
-    files = [file for step, manifest in whole for file in _files(job, step, manifest)]
-    ready = len(whole) == len(steps)
+    every = {step.key: step for step in steps_of(session, job.id)}
+    own = [step for step in every.values() if step.kind in DOWNLOADS]
+    done = [step for step in own if step.state == StepState.SUCCEEDED]
+    later = {form.key: form for step in done for form in forms(step, every).values() if form.key not in every}
+    stored = session.scalars(select(StoredStep.key).where(StoredStep.key.in_(later)))
+    wanted: list[Step | PlannedStep] = [*done, *(later[key] for key in stored)]
+    whole = {step.key: store.manifest(step.key) for step in wanted if store.is_whole(step.key)}
+    files = [file for step in wanted if step.key in whole for file in files_of(job, step, whole[step.key])]
+    ready = whole.keys() >= {step.key for step in own}
     return ArtifactsOut(
         ready=ready,
-        finished_at=max(manifest.finished_at for _, manifest in whole) if ready else None,
+        finished_at=max(whole[step.key].finished_at for step in own) if ready else None,
         data=sorted(files, key=lambda file: (-file.ipc, file.form != PACKAGE, file.form, file.name)),
+        building=[_building(later[key], job_id) for key, job_id in under_way(session, later).items()],
     )
 
 
-def _files(job: Job, step: Step, manifest: Manifest) -> Iterator[ArtifactOut]:
+def forms(package: Step, steps: Mapping[str, Step]) -> dict[Export, PlannedStep]:
+    """The steps that write in other forms what a package step packed. steps: those of its job, by key."""
+    data = steps.get(package.needs.get("data", ""))
+    if package.kind != StepKind.PACKAGE or data is None or not data.result:
+        return {}
+    classes, resolution = data.result["num_classes"], data.params["resolution"]
+    packed = engine_step(package)
+    return {form: another_form(packed, form, classes=classes, resolution=resolution) for form in get_args(Export)}
+
+
+def under_way(session: Session, keys: Collection[str]) -> dict[str, str]:
+    """Of these steps, those that a job is about to do, and the first such job."""
+    doing = select(Step.key, func.min(Job.id)).join(Job, Job.id == Step.job_id).where(Step.key.in_(keys))
+    doing = doing.where(Job.state.not_in(TERMINAL_JOB_STATES), Job.deleted_at.is_(None)).group_by(Step.key)
+    return dict(session.execute(doing).all())
+
+
+def _building(step: PlannedStep, job_id: str) -> ExportOut:
+    return ExportOut(form=step.params["form"], ipc=step.params["ipc"], state="building", job=job_id, artifact=None)
+
+
+def files_of(job: Job, step: Step | PlannedStep, manifest: Manifest) -> Iterator[ArtifactOut]:
+    """The files that a step of a job wrote, or of another that wrote a form of its images."""
     for name, entry in manifest.files.items():
         yield ArtifactOut(
             name=name,

@@ -9,14 +9,14 @@ from engine.datasets import Facts
 from engine.errors import ErrorReport
 from engine.feasibility import impossibilities
 from engine.memory import needed
-from engine.plan.downloads import export, package
+from engine.plan.downloads import another_form, export, package
 from engine.plan.draft import Draft
 from engine.plan.graph import CODE_VERSIONS, ContinualRow, Plan, Row, Step, StepKind
 from engine.plan.images import subjects_of
 from engine.plan.students import continual_rows, full_data, rows_of
 from engine.spec import JobSpec
 
-__all__ = ["CODE_VERSIONS", "ContinualRow", "Plan", "Row", "Step", "StepKind", "check", "plan"]
+__all__ = ["CODE_VERSIONS", "ContinualRow", "Plan", "Row", "Step", "StepKind", "another_form", "check", "plan"]
 
 
 def check(spec: JobSpec, facts: Facts) -> list[ErrorReport]:
@@ -39,7 +39,7 @@ def plan(spec: JobSpec, facts: Facts) -> Plan:
         groups = continual_rows(draft, subjects, ipc)
         packages.append(package(draft, subjects["distilled"], labels, ipc, own, groups, full))
         for form in spec.exports:
-            export(draft, form, subjects["distilled"], labels, ipc)
+            export(draft, form, packages[-1])
         rows, continual = own + rows, groups + continual  # the job's own ipc first
     steps = tuple(_weighed(step, spec, facts) for step in draft.in_order())
     return Plan(steps=steps, rows=tuple(rows), continual=tuple(continual), package=packages[-1])

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from engine.networks import NETWORKS
 from engine.params import ExportParams, PackageParams
-from engine.plan.draft import Draft, Parts
-from engine.plan.graph import ContinualRow, Row, StepKind
+from engine.plan.draft import Draft, Parts, made
+from engine.plan.graph import ContinualRow, Row, Step, StepKind
 from engine.spec import Export
+
+TOLD = ("data", "labels")  # what every form tells beside the images
 
 
 def package(
@@ -46,17 +48,20 @@ def package(
     return draft.add(StepKind.PACKAGE, title, params, needs, size_bytes=size)
 
 
-def export(draft: Draft, form: Export, images: Parts, labels: str, ipc: int) -> str:
-    """The key of the download at one ipc in another form."""
-    params = ExportParams(
-        form=form,
-        ipc=ipc,
-        labels=draft.spec.labels,
-        seed=draft.spec.seed,
-    )
-    size = draft.images(ipc) * draft.image_bytes * (4 if form == "normalised" else 1)
+def export(draft: Draft, form: Export, package: str) -> str:
+    """The key of a download in another form, beside the one that is packed by the step of that key."""
+    classes, side = len(draft.facts.classes), draft.facts.resolution
+    step = another_form(draft.steps[package], form, classes=classes, resolution=side)
+    return draft.steps.setdefault(step.key, step).key
+
+
+def another_form(package: Step, form: Export, *, classes: int, resolution: int) -> Step:
+    """The step that writes in another form what a package step packs. classes and resolution, px, of its data set."""
+    packed = PackageParams.model_validate(package.params)
+    spec, images = packed.spec, packed.ipc * classes
+    params = ExportParams(form=form, ipc=packed.ipc, labels=spec.labels, seed=spec.seed)
+    size = images * 3 * resolution**2 * (4 if form == "normalised" else 1)
     if form == "fkd":  # every epoch in full, however few labels are kept
-        size += draft.images(ipc) * draft.spec.labels.epochs * (16 + 2 * len(draft.facts.classes))
-    needs = {"data": draft.data, "labels": labels} | images
-    title = f"Export {ipc} images per class as {form}"
-    return draft.add(StepKind.EXPORT, title, params, needs, size_bytes=size)
+        size += images * spec.labels.epochs * (16 + 2 * classes)
+    needs = {role: key for role, key in package.needs.items() if role in TOLD or role.startswith("images.")}
+    return made(StepKind.EXPORT, f"Export {packed.ipc} images per class as {form}", params, needs, size_bytes=size)

@@ -51,10 +51,8 @@ class Draft:
         size_bytes: int = 0,
     ) -> str:
         """The key of a step, which is there from now on."""
-        facts = params.model_dump(mode="json")
-        key = sha256_of([kind, CODE_VERSIONS[kind], facts, needs])
-        step = Step(key=key, kind=kind, title=title, params=facts, needs=needs, flop=flop, size_bytes=size_bytes)
-        return self.steps.setdefault(key, step).key
+        step = made(kind, title, params, needs, flop=flop, size_bytes=size_bytes)
+        return self.steps.setdefault(step.key, step).key
 
     def teach(self, teacher: Teacher) -> str:
         """The key of a network that is trained on the real images, or imported."""
@@ -83,6 +81,15 @@ class Draft:
     def forward(self, network: str) -> float:
         """Operations of one forward pass of one image."""
         return forward_flop(network, self.facts.resolution)
+
+
+def made(
+    kind: StepKind, title: str, params: BaseModel, needs: dict[str, str], *, flop: float = 0.0, size_bytes: int = 0
+) -> Step:
+    """A step, with the key that says what it is made from."""
+    facts = params.model_dump(mode="json")
+    key = sha256_of([kind, CODE_VERSIONS[kind], facts, needs])
+    return Step(key=key, kind=kind, title=title, params=facts, needs=needs, flop=flop, size_bytes=size_bytes)
 
 
 def _digest_of_weights(teacher: Teacher) -> str | None:

@@ -41,7 +41,7 @@ sight    GET   /api/v1/sweeps/{sweep_id} /api/v1/sweeps/{sweep_id}/table /sweeps
 sight    HEAD  /api/v1/jobs/{job_id}/artifacts/{name:path}
 signed   GET   /api/v1/links/{job_id}/{name:path}
 signed   HEAD  /api/v1/links/{job_id}/{name:path}
-copies   POST  /api/v1/jobs/{job_id}/links
+copies   POST  /api/v1/jobs/{job_id}/links /api/v1/jobs/{job_id}/exports /jobs/{job_id}/exports
 copies   POST  /api/v1/jobs/{job_id}/rerun /jobs/{job_id}/rerun
 owner    POST  /api/v1/jobs/{job_id}/cancel /api/v1/jobs/{job_id}/pause /api/v1/jobs/{job_id}/resume /api/v1/jobs/{job_id}/retry
 owner    POST  /api/v1/jobs/{job_id}/restore /jobs/{job_id}/cancel /jobs/{job_id}/visibility /jobs/{job_id}/rename
@@ -79,6 +79,7 @@ BODIES = {
     "/api/v1/jobs/plan": {"spec": spec_body()},
     "/api/v1/jobs/{job_id}": {"name": "another"},
     "/api/v1/jobs/{job_id}/links": {"name": "card.md"},
+    "/api/v1/jobs/{job_id}/exports": {"form": "parquet"},
     "/api/v1/sweeps": SWEEP,
     "/api/v1/sweeps/plan": SWEEP,
     "/api/v1/sweeps/{sweep_id}": {"visibility": "private"},
@@ -93,6 +94,7 @@ BODIES = {
 }
 HEADERS = {"/api/v1/uploads/{arrival_id}": {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}}
 FORMS = {
+    "/jobs/{job_id}/exports": {"form": "parquet 1"},
     "/jobs/{job_id}/visibility": {"visibility": "private"},
     "/jobs/{job_id}/rename": {"name": "another"},
     "/sweeps/{sweep_id}/visibility": {"visibility": "private"},

@@ -99,7 +99,12 @@ def test_the_score_card_is_shown_as_far_as_it_is_known(client: TestClient, world
     card = client.get(job["urls"]["results"]).json()
     assert not card["complete"] and sum(row["n"] for row in card["rows"]) == 1
     assert [row["std"] for row in card["rows"]] == [None, None]
-    assert client.get(job["urls"]["artifacts"]).json() == {"ready": False, "finished_at": None, "data": []}
+    assert client.get(job["urls"]["artifacts"]).json() == {
+        "ready": False,
+        "finished_at": None,
+        "data": [],
+        "building": [],
+    }
 
 
 def test_files_are_listed_with_size_and_hash(client: TestClient, finished: dict[str, Any]) -> None:

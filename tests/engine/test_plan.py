@@ -11,9 +11,9 @@ import pytest
 from engine.datasets import describe
 from engine.errors import SpecInvalid
 from engine.methods import Fadrm, FadrmPlus, Patches, RandomReal, Rded
-from engine.plan import Plan, StepKind, check, plan
+from engine.plan import Plan, StepKind, another_form, check, plan
 from engine.sources import Digits, Folder
-from engine.spec import Evaluation, JobSpec, Labels, Resources, Teacher
+from engine.spec import Evaluation, Export, JobSpec, Labels, Resources, Teacher
 from tests.engine.jobs import SPEC
 from tests.engine.pictures import write_set
 
@@ -216,6 +216,15 @@ def test_label_files_cannot_be_exported_where_no_label_is_kept() -> None:
     changes = {"labels": Labels(epochs=6, batch_size=7, recipe_only=True), "exports": ("uint8", "fkd")}
     [error] = check(SPEC.model_copy(update=changes), FACTS)
     assert error.pointer == "/exports/1" and "labels.recipe_only" in error.hint
+
+
+@pytest.mark.parametrize("form", ["parquet", "normalised", "fkd"])
+def test_a_form_asked_for_after_the_job_is_the_step_that_the_spec_would_have_asked_for(form: Export) -> None:
+    spec = SPEC.model_copy(update={"nested": (1,), "ipc": 2})
+    packed = [step for step in _plan(spec).steps if step.kind == StepKind.PACKAGE]
+    asked = [step for step in _plan(spec.model_copy(update={"exports": (form,)})).steps if step.kind == StepKind.EXPORT]
+    later = [another_form(step, form, classes=len(FACTS.classes), resolution=FACTS.resolution) for step in packed]
+    assert [(step.key, step.size_bytes) for step in later] == [(step.key, step.size_bytes) for step in asked]
 
 
 def test_exports_added_later_leave_all_other_steps_as_they_are() -> None:

@@ -34,6 +34,7 @@ PAIRS: dict[type[BaseModel], type[BaseModel]] = {
     models.Results: views.ResultsOut,
     models.File: views.ArtifactOut,
     models.Files: views.ArtifactsOut,
+    models.Export: views.ExportOut,
     models.Link: links.LinkOut,
     models.Event: views.EventOut,
     models.EventPage: views.EventPage,
