@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from app import problems
 from app.errors import Unprocessable
-from app.planning import Name, merged_with
+from app.planning import merged_with, printable
 from engine.errors import ErrorReport
 from engine.spec import JobSpec, sha256_of
 
@@ -24,13 +24,13 @@ TITLE = 40  # characters of an axis's name and of a value's title
 
 def _storable(value: Any) -> Any:
     try:
-        json.dumps(value, allow_nan=False)
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise ValueError("it should hold finite numbers only, and not be nested deeply") from error
+        raise ValueError("it should hold finite numbers and whole characters only, and not be nested deeply") from error
     return value
 
 
-Title = Annotated[Name, Field(max_length=TITLE)]
+Title = Annotated[str, Field(max_length=TITLE), AfterValidator(printable)]
 Value = Annotated[Any, AfterValidator(_storable)]
 Patch = Annotated[dict[str, Any], AfterValidator(_storable)]
 

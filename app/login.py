@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import unicodedata
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -18,6 +19,7 @@ from app.errors import TooMany, Unprocessable
 from app.middleware import cookie_name, is_secure
 from app.models import User
 from app.pages.render import page
+from app.planning import MOST_NAME
 from app.services import Services
 
 log = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ def log_in(
     next: Next = "/",  # noqa: A002
 ) -> Response:
     throttle: Throttle = request.app.state.throttle
-    name = name.strip()
+    name = _as_kept(name)
     keys = (f"address {_address(request)}", *([f"account {name.lower()}"] if name else []))
     throttle.begin(*keys)
     found = _by_password(services, request, name, password) if name else _by_token(services, request, token.strip())
@@ -98,6 +100,12 @@ def log_in(
     user, cookie = found
     log.info("login", extra={"user": user.name, "address": _address(request)})
     return _let_in(request, services, cookie, _within(next))
+
+
+def _as_kept(name: str) -> str:
+    """A name as it was typed, written as accounts have it (`planning.printable`); what no name holds is left out."""
+    shown = "".join(filter(str.isprintable, name))
+    return unicodedata.normalize("NFC", shown).strip()[:MOST_NAME]
 
 
 def _by_password(services: Services, request: Request, name: str, password: str) -> tuple[User, str] | None:

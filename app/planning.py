@@ -26,17 +26,22 @@ from engine.plan import Plan, check, plan
 from engine.presets import PRESETS
 from engine.spec import TORCHVISION, TRAINED, UPLOADED, JobSpec
 
+MOST_NAME = 80  # characters
 
-def _printable(name: str) -> str:
+
+def printable(name: str) -> str:
+    """A name as it is kept. It may be longer than what was sent: some characters are several in NFC. Raises ValueError."""
     name = unicodedata.normalize("NFC", name).strip()
     if not name:
         raise ValueError("a name needs at least one character")
+    if len(name) > MOST_NAME:
+        raise ValueError(f"a name has at most {MOST_NAME} characters, and this one {len(name)}, written in NFC")
     if any(unicodedata.category(character).startswith("C") for character in name):
         raise ValueError("a name holds no control characters")
     return name
 
 
-Name = Annotated[str, Field(max_length=80), AfterValidator(_printable)]
+Name = Annotated[str, Field(max_length=MOST_NAME), AfterValidator(printable)]
 
 
 class JobIn(BaseModel):
@@ -140,7 +145,8 @@ def default_name(spec: JobSpec, facts: Facts) -> str:
     """`Handwritten digits (scikit-learn), 10 images per class, fadrm`."""
     images = "1 image" if spec.ipc == 1 else f"{spec.ipc} images"
     tail = f", {images} per class, {spec.method.method}"
-    return _printable("".join(filter(str.isprintable, facts.title))[: 80 - len(tail)] + tail)
+    title = "".join(filter(str.isprintable, unicodedata.normalize("NFC", facts.title)))
+    return printable(title[: MOST_NAME - len(tail)] + tail)
 
 
 def _from_preset(name: str, overrides: dict[str, Any]) -> JobSpec:

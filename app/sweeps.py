@@ -16,7 +16,7 @@ from app.datasets import FactsCache
 from app.errors import Conflict, NotFound, Unprocessable
 from app.ids import new_id
 from app.models import TERMINAL_JOB_STATES, Job, JobState, Sweep, User, Visibility, utc_now
-from app.planning import Estimate, JobIn
+from app.planning import MOST_NAME, Estimate, JobIn
 from app.services import Services
 from app.storage import room
 from app.storage.room import RoomOut
@@ -24,7 +24,6 @@ from engine.errors import ErrorReport
 from engine.spec import JobSpec, sha256_of
 
 AXES = TypeAdapter(tuple[Axis, ...])
-NAME = 80  # characters of a job's name
 
 
 class SweepIn(JobIn):
@@ -54,7 +53,7 @@ def prepare(services: Services, user: User, wanted: SweepIn, cache: FactsCache |
     """Plan every job. Raises Unprocessable with all that is wrong in any of them, pointing into the request."""
     base, facts = planning.spec_of(wanted), cache or FactsCache()
     check_axes(wanted.axes, services.settings.max_jobs_per_sweep)
-    name = wanted.name or f"Sweep of {', '.join(axis.name for axis in wanted.axes)}"[:NAME]
+    name = wanted.name or f"Sweep of {', '.join(axis.name for axis in wanted.axes)}"[:MOST_NAME]
     found: list[tuple[Cell, planning.Planned]] = []
     wrong: list[Complaint] = []
     count = 0
@@ -77,7 +76,9 @@ def prepare(services: Services, user: User, wanted: SweepIn, cache: FactsCache |
 def _job_name(sweep: str, cell: Cell) -> str:
     """`Merge ratio: alpha 0.5, method FADRM+`, the sweep's part cut where it must be."""
     tail = f": {cell.title}"
-    return sweep[: max(NAME - len(tail), TITLE // 2)].rstrip() + tail if len(tail) < NAME else cell.title[:NAME]
+    if len(tail) >= MOST_NAME:
+        return cell.title[:MOST_NAME]
+    return sweep[: max(MOST_NAME - len(tail), TITLE // 2)].rstrip() + tail
 
 
 def _twins(found: list[tuple[Cell, planning.Planned]]) -> list[Complaint]:

@@ -98,6 +98,15 @@ def test_an_account_is_throttled_from_every_address_and_others_are_not(world: Wo
     assert enter(third, name="somebody else") == 401
 
 
+@pytest.mark.usefixtures("cheap")
+def test_what_no_name_holds_is_left_out_of_one_that_is_typed(any_world: World) -> None:
+    admin, typed = any_world.person("admin"), "\u202eRene\u0301\0"  # as some keyboards write it, and some programs
+    with TestClient(create_app(any_world.services, background=False), follow_redirects=False) as browser:
+        accept(browser, made(browser, admin, "Ren\u00e9")["invitation"]["url"])
+        assert browser.post("/login", data={"name": typed, "password": GOOD}).status_code == 303
+        assert browser.post("/login", data={"name": "\0", "password": GOOD}).status_code == 401
+
+
 def test_who_gets_in_is_not_counted(anonymous: TestClient, world: World) -> None:
     person = world.person("owner")
     assert [anonymous.post("/login", data={"token": person.token}).status_code for _ in range(12)] == [303] * 12

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -138,6 +140,39 @@ def test_a_nul_in_an_address_is_refused_on_every_database(
         answer = client.get(address)
     assert answer.status_code == status and "NUL" in answer.json()["detail"]
     assert [error["parameter"] for error in answer.json()["errors"]] == ([parameter] if parameter else [])
+
+
+@pytest.fixture
+def any_client(any_world: World) -> Iterator[TestClient]:
+    """An administrator's, on every database."""
+    headers = any_world.person("admin", "admin").headers
+    with TestClient(create_app(any_world.services, background=False), headers=headers) as client:
+        yield client
+
+
+@pytest.mark.parametrize("address", ["jobs", "users", "teams", "uploads"])
+def test_a_name_that_is_longer_as_it_is_kept_is_refused_on_every_database(any_client: TestClient, address: str) -> None:
+    name = "\u0958" * 80  # two characters each in NFC
+    metadata = f"title {base64.b64encode(name.encode()).decode()}"
+    body = {"name": name} | ({"spec": spec_body()} if address == "jobs" else {})
+    headers = {"Upload-Length": "1", "Upload-Metadata": metadata} if address == "uploads" else {}
+    answer = any_client.post(f"/api/v1/{address}", json=body, headers=headers)
+    told = answer.json()
+    assert answer.status_code == 422 and "at most 80" in f"{told['detail']} {told['hint']}".lower(), told
+
+
+def test_half_a_character_among_a_sweeps_values_is_refused(client: TestClient) -> None:
+    body = b'{"preset": "demo", "axes": [{"name": "n", "path": "/teachers/0/network", "values": ["\\ud800"]}]}'
+    answer = client.post("/api/v1/sweeps/plan", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422 and "whole characters" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("part", ["name", "title"])
+def test_a_title_on_an_axis_that_is_too_long_is_told_in_characters(client: TestClient, part: str) -> None:
+    titles = {"name": "n", "title": "t"} | {part: "x" * 41}
+    axis = {"name": titles["name"], "variants": [{"title": titles["title"], "patch": {"ipc": 1}}]}
+    answer = client.post("/api/v1/sweeps/plan", json={"preset": "demo", "axes": [axis]})
+    assert answer.status_code == 422 and "at most 40 characters" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("says_so", [True, False])
