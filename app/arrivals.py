@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
+from sqlalchemy import null, select, update
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -172,25 +172,31 @@ def finish(services: Services, user: User, arrival_id: str) -> tuple[UploadOut |
 
     Raises NotFound, Conflict while bytes are missing or another request does it, and what `uploads.keep` raises.
     """
-    arrival = get(services, user, arrival_id)
+    arrival, path = get(services, user, arrival_id), _path(services, arrival_id)
+    if arrival.state == ArrivalState.RECEIVED:
+        with _turn(path):
+            arrival = get(services, user, arrival_id)  # another request may have finished it just now
+            if arrival.state == ArrivalState.RECEIVED:
+                return _read(services, user, arrival)
     if arrival.upload_id is not None:
         found = weights.get if arrival.kind == UploadKind.WEIGHTS else uploads.get
         return found(services, user, arrival.upload_id), False
     if arrival.problem is not None:
         raise Unprocessable(**_as_arguments(arrival.problem))
-    if arrival.state != ArrivalState.RECEIVED:
-        missing = arrival.size_bytes - arrival.offset
-        raise Conflict(f"{missing:,} of {arrival.size_bytes:,} bytes are missing.", hint="Send them first.")
-    path = _path(services, arrival_id)
-    with _turn(path):
-        folder = sent.new_folder(services.store.uploads)
-        os.link(path, folder / SENT)  # stays here when it cannot be read for want of room
-        try:
-            made, is_new = _kept(services, user, arrival, folder)
-        except Unprocessable as error:
-            _end(services, arrival_id, problem={"detail": error.detail, "hint": error.hint, "details": error.details})
-            raise
-        _end(services, arrival_id, upload_id=made.id)
+    missing = arrival.size_bytes - arrival.offset
+    raise Conflict(f"{missing:,} of {arrival.size_bytes:,} bytes are missing.", hint="Send them first.")
+
+
+def _read(services: Services, user: User, arrival: ArrivalOut) -> tuple[UploadOut | WeightsOut, bool]:
+    """Make an upload of a file that nobody else writes or reads, and note what became of it."""
+    folder = sent.new_folder(services.store.uploads)
+    os.link(_path(services, arrival.id), folder / SENT)  # stays here when it cannot be read for want of room
+    try:
+        made, is_new = _kept(services, user, arrival, folder)
+    except Unprocessable as error:
+        _end(services, arrival.id, problem={"detail": error.detail, "hint": error.hint, "details": error.details})
+        raise
+    _end(services, arrival.id, upload_id=made.id)
     return made, is_new
 
 
@@ -244,10 +250,10 @@ def _renewed(services: Services, user: User, arrival_id: str) -> ArrivalOut:
 
 
 def _end(services: Services, arrival_id: str, *, upload_id: str | None = None, problem: Any = None) -> None:
-    """Note what became of a file, whose bytes are needed no longer."""
+    """Note what became of a file, whose bytes are needed no longer. Of one that was cancelled meanwhile nothing is noted."""
     with services.database.write() as session:
-        row = session.get_one(Arrival, arrival_id)
-        row.upload_id, row.problem = upload_id, problem
+        ended = update(Arrival).where(Arrival.id == arrival_id)
+        session.execute(ended.values(upload_id=upload_id, problem=problem or null()))
     shutil.rmtree(_path(services, arrival_id).parent, ignore_errors=True)
 
 
@@ -291,7 +297,10 @@ def _checker(checksum: str | None) -> tuple[Any, bytes]:
         return hashlib.sha256(), b""
     name, _, encoded = checksum.partition(" ")
     try:
-        return ALGORITHMS[name](), b64decode(encoded, validate=True)
+        digest, wanted = ALGORITHMS[name](), b64decode(encoded, validate=True)
+        if len(wanted) != digest.digest_size:
+            raise ValueError(encoded)
+        return digest, wanted
     except (KeyError, ValueError) as error:
         raise Unprocessable(
             f"Upload-Checksum is {checksum[:80]!r}.", hint=f"Write one of {', '.join(ALGORITHMS)}, a blank, and base64."

@@ -75,6 +75,7 @@ def retry(
     owner = session.get_one(User, job.owner_id)
     lock_user(session, owner)
     lock(session, job.id)
+    get(session, by, job.id)  # who deletes a job may have been quicker
     again = list(with_missing(session, job.id, _undone(session, job, is_whole), is_whole))
     if job.state not in {JobState.FAILED, JobState.CANCELLED} and not (job.state == JobState.SUCCEEDED and again):
         _refuse_retry(job)

@@ -102,18 +102,19 @@ def add(session: Session, *, owner: User, name: str, spec: JobSpec, plan: Plan, 
 
 def may_use(session: Session, owner: User, spec: JobSpec) -> None:
     """Raises Unprocessable for an upload that the owner may not see."""
-    for report in unseen(session, owner, spec):
+    for report in unseen(session, owner, spec, hold=True):
         pointed = report.model_copy(update={"pointer": f"/spec{report.pointer}"})
         raise Unprocessable(report.message, hint=report.hint, errors=[pointed])
 
 
-def unseen(session: Session, user: User, spec: JobSpec) -> Iterator[ErrorReport]:
-    """A report on each upload of a spec that is not there for a user to see."""
+def unseen(session: Session, user: User, spec: JobSpec, *, hold: bool = False) -> Iterator[ErrorReport]:
+    """A report on each upload of a spec that is not there for a user to see. hold: nobody removes the others meanwhile."""
     images, weights = UploadKind.IMAGES, UploadKind.WEIGHTS
     named = [("/dataset/id", images, spec.dataset.id)] if isinstance(spec.dataset, sources.Upload) else []
     named += [(f"/teachers/{i}/upload", weights, one.upload) for i, one in enumerate(spec.teachers) if one.upload]
     for pointer, kind, upload_id in named:
         seen = select(Upload.id).where(Upload.kind == kind, visibility.visible_to(user, Upload))
+        seen = seen.with_for_update(read=True, key_share=True) if hold else seen
         if session.scalar(seen.where(Upload.id == upload_id)) is None:
             code, place = ("dataset_missing", "datasets") if kind == images else ("weights_missing", "weights")
             message = f"There is no upload of {kind} {upload_id}."

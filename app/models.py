@@ -20,13 +20,15 @@ def utc_now() -> datetime:
 
 
 class Time(TypeDecorator[datetime]):
-    """An aware UTC time, also on SQLite, which forgets the zone."""
+    """An aware UTC time, also on SQLite, which forgets the zone, and on PostgreSQL, which tells it in its own."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:  # noqa: ARG002
-        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 class JobState(StrEnum):

@@ -129,12 +129,14 @@ def hold(services: Services, owner: User, sha256: str, kind: UploadKind) -> bool
 def add(services: Services, owner: User, row: Upload, made: Path, *, arrival: str | None = None) -> bool:
     """Write an upload down and put what was made of it in its place; False when somebody was first with the same bytes.
 
-    arrival: what it came by, where it came in pieces. Raises TooMany past the user's quota.
+    arrival: what it came by, where it came in pieces. Raises TooMany past the user's quota, NotFound where it was cancelled.
     """
     services.store.keep_upload(row.id, made)
     try:
         with services.database.write() as session:
             lock_user(session, owner)
+            if arrival is not None and session.get(Arrival, arrival, with_for_update=True) is None:
+                raise NotFound("This upload was cancelled while it was read.", hint="Send it again.")
             most = services.settings.max_upload_bytes_per_user
             check_quota(session, owner, row.held_bytes, most, besides=arrival)
             row.visibility = chosen(session, owner, None, services.settings.visibility)
@@ -170,6 +172,7 @@ def remove(services: Services, user: User, upload_id: str, kind: UploadKind) -> 
     with services.database.write() as session:
         row = known(session, user, upload_id, kind)
         may_change(user, row)
+        session.refresh(row, with_for_update=True)  # a job that is just being accepted is seen below
         unfinished = select(Job.id).where(uses(upload_id), Job.state.not_in(TERMINAL_JOB_STATES)).limit(1)
         job_id = session.scalar(unfinished)
         if job_id is not None:

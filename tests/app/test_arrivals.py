@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app import arrivals
+from app import arrivals, confined
 from app.arrivals import MEDIA_TYPE, encoded
 from app.errors import Conflict
 from app.main import create_app
@@ -196,3 +196,59 @@ def test_archives_are_read_few_at_a_time(world: World, owner: Person) -> None:
             app.state.unpacking.acquire()
         refused = client.post(f"{url}/finish")
         assert refused.status_code == 503 and refused.headers["retry-after"] == "5"
+
+
+def test_how_far_an_upload_has_come_is_told_on_every_database(any_world: World) -> None:
+    owner = any_world.person("owner")
+    with TestClient(create_app(any_world.services, background=False), headers=owner.headers) as client:
+        url = begin(client, 100).headers["location"]
+        assert send(client, url, b"x" * 40, 0).headers["upload-expires"].endswith(" GMT")
+        told = client.get(url)
+        assert client.head(url).headers["upload-offset"] == "40"
+    assert told.status_code == 200 and told.json()["expires_at"].endswith("Z")
+
+
+def test_one_that_is_cancelled_while_it_is_read_becomes_nothing(
+    client: TestClient, world: World, owner: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, unpack = whole(client), confined.unpack
+
+    def cancelled_meanwhile(*given: Any, **more: Any) -> Any:
+        found = unpack(*given, **more)
+        arrivals.cancel(world.services, owner.user, url.rpartition("/")[2])
+        return found
+
+    monkeypatch.setattr(confined, "unpack", cancelled_meanwhile)
+    told = client.post(f"{url}/finish")
+    assert told.status_code == 404 and "cancelled" in told.json()["detail"]
+    assert world.count(Upload) == 0 and not files_of(world.services.store.uploads)
+
+
+def test_one_that_another_request_has_just_finished_answers_the_same(
+    client: TestClient, world: World, owner: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, get = whole(client), arrivals.get
+
+    def finished_meanwhile(*given: Any) -> Any:
+        found = get(*given)
+        monkeypatch.setattr(arrivals, "get", get)
+        assert arrivals.finish(*given)[1]
+        return found
+
+    monkeypatch.setattr(arrivals, "get", finished_meanwhile)
+    made, is_new = arrivals.finish(world.services, owner.user, url.rpartition("/")[2])
+    assert not is_new and client.get(url).json()["upload_id"] == made.id
+
+
+def test_a_checksum_of_nothing_is_none(client: TestClient) -> None:
+    url = begin(client, 5).headers["location"]
+    assert send(client, url, b"12345", 0, **{"Upload-Checksum": "sha256"}).status_code == 422
+    assert client.get(url).json()["offset"] == 0
+
+
+def whole(client: TestClient) -> str:
+    """The address of one whose bytes are all here."""
+    data = archive()
+    url: str = begin(client, len(data)).headers["location"]
+    assert send(client, url, data, 0).status_code == 204
+    return url

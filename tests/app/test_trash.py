@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 
 import pytest
 from fastapi.testclient import TestClient
 
+from app import jobs
 from app.db import Base
 from app.leases import LeaseLost
 from app.main import create_app
@@ -146,3 +148,18 @@ def test_a_holder_of_a_job_that_is_gone_has_lost_its_lease(world: World, owner: 
     assert world.count(Job) == 0 and world.count(StoredStep) == 0
     with pytest.raises(LeaseLost):
         world.tell(lease, Progress(done=1, total=2, unit="x"))
+
+
+def test_a_job_that_is_deleted_while_it_is_tried_again_stays_as_it_ended(
+    any_world: World, any_client: TestClient
+) -> None:
+    job = any_world.submit(any_world.person("owner"), chain("a"))
+    any_client.post(f"/api/v1/jobs/{job.id}/cancel")
+    with ThreadPoolExecutor() as pool:
+        with any_world.services.database.write() as session:
+            jobs.lock(session, job.id).deleted_at = utc_now()
+            session.flush()
+            again = pool.submit(any_client.post, f"/api/v1/jobs/{job.id}/retry")
+            assert not wait([again], timeout=0.5).done, "it waits for the deletion"
+        assert again.result(timeout=10).status_code == 404
+    assert any_world.job(job.id).state == JobState.CANCELLED

@@ -11,6 +11,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -414,3 +415,18 @@ def test_on_every_database_an_upload_stays_while_a_job_uses_it(any_world: World)
     any_world.work()
     sent.remove(any_world.services, owner.user, ident, KIND)
     assert any_world.count(Upload) == 0
+
+
+def test_an_upload_that_a_job_is_just_being_made_from_is_not_removed(any_world: World) -> None:
+    owner, ident, services = any_world.person("owner"), "a" * 64, any_world.services
+    spec = SPEC.model_copy(update={"dataset": Source(id=ident)})
+    with services.database.write() as session:
+        session.add(Upload(id=ident, owner_id=owner.user.id, title="Insects", size_bytes=1, facts={}))
+    with ThreadPoolExecutor() as pool:
+        with services.database.write() as session:
+            jobs.create(session, owner=owner.user, name="a job", spec=spec, plan=chain("a"))
+            removed = pool.submit(sent.remove, services, owner.user, ident, KIND)
+            assert not wait([removed], timeout=0.5).done, "it waits for the job"
+        with pytest.raises(Conflict):
+            removed.result(timeout=10)
+    assert any_world.count(Upload) == 1
