@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})  # states in which nothing more happens
 
@@ -206,7 +206,7 @@ class Files(Answer):
 
     ready: bool
     data: list[File]
-    building: list[Export]
+    building: list[Export] = Field(default_factory=list)
 
 
 class Event(Answer):

@@ -27,7 +27,7 @@ all      GET   /api/v1/openapi.json /api/v1/jobs /api/v1/compare /api/v1/sweeps 
 all      GET   /api/v1/datasets/preview /api/v1/datasets/preview/sheet /api/v1/uploads /api/v1/system/storage /api/v1/trash
 all      GET   /api/v1/workers /api/v1/me /api/v1/tokens /api/v1/sessions /api/v1/teachers
 all      GET   / /jobs /jobs/new /compare /queue /sweeps /sweeps/new /datasets /datasets/folder /storage /workers /docs /settings
-all      GET   /teachers /results /api/v1/weights
+all      GET   /teachers /api/v1/weights
 all      HEAD  /api/v1/openapi.json
 all      POST  /logout /api/v1/jobs/plan /api/v1/sweeps/plan /api/v1/tokens /api/v1/me/password /settings/password
 all      POST  /settings/tokens

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from app import sweeps
-from app.cells import Axis
 from engine.presets import DEMO
+from tests.app.archives import archive
 from tests.pages.chromium import launch
 from tests.pages.site import Port, Site
 
@@ -85,31 +84,34 @@ def _scroll_through(page: Page) -> None:
 
 def addresses(site: Site) -> dict[str, str]:
     """Every page that there is, and the states of some that look differently: name -> path."""
+    failures = site.failures()  # before there is anything else that waits
     jobs = site.populate(DEMO)
     second = site.submit("Five images a class", DEMO.model_copy(update={"ipc": 5, "seed": 9}))
     site.player.play()
     ids = f"{jobs['done'].rpartition('/')[2]},{second}"
     site.submit("One more that waits", DEMO.model_copy(update={"seed": 11}))
-    axis = Axis(name="alpha", path="/method/alpha", values=[0.2, 0.8])
-    sweep, _ = sweeps.submit(site.services, site.user, sweeps.SweepIn(preset="demo", axes=[axis]), None)
     fixed = {
         "jobs": "/jobs",
         "new": "/jobs/new",
         "queue": "/queue",
         "compare": f"/compare?ids={ids}",
         "sweeps": "/sweeps",
-        "sweep": f"/sweeps/{sweep.id}",
+        "sweep": site.sweep(),
         "sweep form": "/sweeps/new",
         "datasets": "/datasets",
+        "data set": f"/datasets/uploads/{site.upload(archive())}",
         "teachers": "/teachers",
         "workers": "/workers",
         "storage": "/storage",
         "settings": "/settings",
+        "people": "/settings/people",
+        "limits": "/settings/limits",
+        "audit": "/settings/audit",
         "docs": "/docs",
         "missing": "/jobs/none",
     }
     more = {f"done {what}": jobs["done"] for what in ("details", "wipe", "difference")} | {"new refused": "/jobs/new"}
-    return fixed | jobs | more
+    return fixed | jobs | failures | more
 
 
 def main(folder: Path, wanted: Sequence[str]) -> None:
@@ -121,7 +123,8 @@ def main(folder: Path, wanted: Sequence[str]) -> None:
         port.up()
         browser = launch(playwright)
         if not wanted:
-            shoot(browser, port, {"empty": "/jobs", "no workers": "/workers"}, folder)
+            empty = {"empty": "/jobs", "no workers": "/workers", "login": "/login?next=/jobs"}
+            shoot(browser, port, empty, folder)
         pages = addresses(site)
         shoot(browser, port, {name: path for name, path in pages.items() if not wanted or name in wanted}, folder)
         browser.close()

@@ -14,14 +14,15 @@ from fastapi import FastAPI
 from sqlalchemy import event
 
 import app.models as _rows  # noqa: F401 - the tables
-from app import auth, controls, jobs, planning, sent, uploads
+from app import auth, controls, jobs, planning, sent, sweeps, uploads
+from app.cells import Axis
 from app.db import Base
 from app.main import Server, create_app, server
 from app.middleware import COOKIE
 from app.models import Job, User
 from app.services import Services, build
 from app.settings import Settings
-from engine.errors import ErrorReport
+from engine.errors import DatasetInvalid, DiskFull, EngineError, ErrorReport, OutOfMemory
 from engine.methods import Fadrm
 from engine.plan import StepKind
 from engine.presets import DEMO
@@ -38,6 +39,29 @@ SMALL = DEMO.model_copy(
         ),
     }
 )
+
+OTHER_FAILURES: dict[str, EngineError | ErrorReport] = {
+    "out of GPU memory": OutOfMemory(
+        "cuda:0 has too little memory: 2.5 GB were asked for, 0.7 GB were free.",
+        requested_bytes=2_500_000_000,
+        free_bytes=700_000_000,
+    ),
+    "broken images": DatasetInvalid(
+        "3 of 5,000 images cannot be read: cat/1.png, cat/7.png, dog/2.png.", hint="Mend or remove these files."
+    ),
+    "full disk": DiskFull("No space is left for the checkpoint."),
+    "lost worker": ErrorReport(
+        code="worker_lost",
+        message="The worker gpu-box:cuda:0 was not heard of while it worked on: Recover images.",
+        hint="Look at the worker's log and at the machine's memory.",
+    ),
+    "crashed engine": ErrorReport(
+        code="engine_crashed",
+        message="The engine ended with signal 11.",
+        hint="Its last words are below.",
+        details={"exit_code": -11, "log": ["Fatal Python error: Segmentation fault", "Current thread 0x00007f"]},
+    ),
+}
 
 
 class Site:
@@ -97,6 +121,22 @@ class Site:
         self.player.play(until=StepKind.RECOVER, batches=20)
         self.submit("One image a class", spec.model_copy(update={"ipc": 1}))
         return {"done": f"/jobs/{done}", "failed": f"/jobs/{failed}", "running": f"/jobs/{running}"}
+
+    def failures(self) -> dict[str, str]:
+        """A failed job of every other kind: name -> address of the page."""
+        found = {}
+        for seed, (name, error) in enumerate(OTHER_FAILURES.items(), start=100):
+            job_id = self.submit(name[0].upper() + name[1:], SMALL.model_copy(update={"seed": seed}))
+            self.player.play(until=StepKind.RECOVER, batches=2)
+            self.player.fail(error.report if isinstance(error, EngineError) else error)
+            found[name] = f"/jobs/{job_id}"
+        return found
+
+    def sweep(self) -> str:
+        """Address of a sweep of two jobs that wait."""
+        axis = Axis(name="alpha", path="/method/alpha", values=[0.2, 0.8])
+        made, _ = sweeps.submit(self.services, self.user, sweeps.SweepIn(preset="demo", axes=[axis]), None)
+        return f"/sweeps/{made.id}"
 
     def job(self, job_id: str) -> Job:
         with self.services.database.read() as session:

@@ -166,6 +166,33 @@ def test_a_failure_appears_with_its_hint(visit: Opener, site: Site) -> None:
     expect(page.locator('[data-stage="recover"]')).to_have_class("stage failed")
 
 
+def test_each_kind_of_failure_offers_its_remedy(visit: Opener, site: Site) -> None:
+    wide, telephone = visit("/jobs"), visit("/jobs", viewport={"width": 390, "height": 844})
+    for name, address in site.failures().items():
+        for page in (wide, telephone):
+            page.goto(address)
+            card = page.locator(".failure")
+            expect(card.get_by_role("heading")).to_be_in_viewport()
+            expect(card.get_by_role("button", name="Try again")).to_be_visible()
+        if name == "out of GPU memory":
+            expect(telephone.locator(".failure")).to_contain_text("2.5 GB")
+            telephone.get_by_role("link", name="New job with batches half as large").click()
+            expect(telephone.locator('[name$="/batch"]').first).to_have_value("50")
+            wide.locator(".failure").get_by_role("button", name="Try again").click()
+            expect(wide.locator(".failure")).to_have_count(0)
+
+
+def test_a_link_to_a_file_is_copied_and_works_for_a_stranger(visit: Opener, visitor: Visitor, site: Site) -> None:
+    job_id = site.submit("To be shared")
+    site.player.play()
+    page = visit(f"/jobs/{job_id}", permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy a link").first.click()
+    expect(page.get_by_role("status").filter(has_text="Link copied")).to_be_visible()
+    link = page.evaluate("navigator.clipboard.readText()")
+    stranger = visitor.open("/login", logged_in=False).request.get(link)
+    assert stranger.status == 200 and "attachment" in stranger.headers["content-disposition"]
+
+
 def test_cancelling_asks_first(visit: Opener, site: Site) -> None:
     job_id = site.submit()
     page = job_page(visit, job_id)

@@ -28,14 +28,24 @@ PAGES = (
     "/jobs/new",
     "/queue",
     "compare",
+    "/sweeps",
+    "/sweeps/new",
+    "sweep",
     "/datasets",
     "data set",
+    "/teachers",
     "/workers",
     "/storage",
+    "/settings",
+    "/settings/people",
+    "/settings/limits",
+    "/settings/audit",
     "/docs",
     "running",
     "done",
     "failed",
+    "out of GPU memory",
+    "crashed engine",
     MISSING,
 )
 
@@ -211,10 +221,11 @@ def tour(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     port = Port(site)
     port.up()
     visitor = Visitor(browser, port)
-    addresses = site.populate()
+    addresses = site.failures() | site.populate()
     ids = [addresses[name].rpartition("/")[2] for name in ("done", "failed", "running")]
     addresses["compare"] = f"/compare?ids={','.join(ids)}"
     addresses["data set"] = f"/datasets/uploads/{site.upload(archive())}"
+    addresses["sweep"] = site.sweep()
     page = visitor.open("/jobs")
     page.context.add_init_script(path=AXE)
     for name in PAGES:

@@ -32,16 +32,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         redis.kill()
 
 
-def test_two_workers_give_the_same_bytes_as_one(lit_stage: Stage, undisturbed: dict[str, bytes]) -> None:
-    lit_stage.worker(WORKER, **SETTINGS)
-    lit_stage.worker(WORKER, **SETTINGS)
-    job = lit_stage.submit(*tiny_plan().steps)
-    assert lit_stage.until_ended(job, timeout_s=120) == [JobState.SUCCEEDED]
-    assert images_of(lit_stage) == undisturbed
-    lit_stage.check()
-
-
-def test_killing_engine_worker_and_redis_in_recover_changes_no_byte(
+def test_killing_engine_worker_and_redis_and_going_on_with_two_workers_changes_no_byte(
     lit_stage: Stage, redis: RedisOfTest, undisturbed: dict[str, bytes]
 ) -> None:
     job = lit_stage.submit(*tiny_plan().steps)
@@ -53,7 +44,8 @@ def test_killing_engine_worker_and_redis_in_recover_changes_no_byte(
     kill(worker.pid)
     lit_stage.until(lambda: not lit_stage.living_engines(), 3.0)
     redis.start()
-    lit_stage.worker(WORKER, **SETTINGS)
+    for _ in range(2):
+        lit_stage.worker(WORKER, **SETTINGS)
     assert lit_stage.until_ended(job, timeout_s=120) == [JobState.SUCCEEDED]
     outcomes = {row.outcome for row in lit_stage.attempts()}
     assert {"crashed", "lost", "succeeded"} <= outcomes
