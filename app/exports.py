@@ -63,7 +63,12 @@ def _form(job: Job, steps: Mapping[str, Step], wanted: ExportIn) -> PlannedStep:
         raise Conflict(
             f"{job.id} has no download yet.", hint="Ask again when it is done; `exports` of a spec asks before."
         )
-    return forms(packages[ipc], steps)[wanted.form]
+    found = forms(packages[ipc], steps).get(wanted.form)
+    if found is None:
+        raise Conflict(
+            f"{job.id} is of an older version of this server.", hint="Run it again with this form among its `exports`."
+        )
+    return found
 
 
 def _refused(message: str, hint: str, pointer: str) -> Unprocessable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from app import datasets, estimates, jobs, problems, sent, weights
+from app import datasets, estimates, jobs, problems, sent, weights, workers
 from app.errors import TooLarge, Unprocessable
+from app.line import latest
 from app.models import Job, User
 from app.services import Services
 from app.storage import room
@@ -22,7 +23,7 @@ from app.visibility import Chosen, chosen
 from engine.datasets import Facts
 from engine.errors import ErrorReport
 from engine.methods import Optimised
-from engine.plan import Plan, check, plan
+from engine.plan import Plan, Step, check, plan
 from engine.presets import PRESETS
 from engine.spec import TORCHVISION, TRAINED, UPLOADED, JobSpec
 
@@ -203,6 +204,19 @@ class Estimate(BaseModel):
     flop: float
     size_bytes: int
     seconds: dict[str, float] = Field(description="By device, on one worker. Rough.")
+    host_bytes: int = Field(description="The most that the process of one of them takes of a machine’s memory.")
+    device_bytes: int = Field(description="The most that one of them takes of a GPU, or of the CPU’s memory besides.")
+
+    @classmethod
+    def of(cls, left: Collection[Step]) -> Self:
+        """Of these steps."""
+        return cls(
+            flop=sum(step.flop for step in left),
+            size_bytes=sum(step.size_bytes for step in left),
+            seconds=estimates.seconds(left),
+            host_bytes=max((step.host_bytes for step in left), default=0),
+            device_bytes=max((step.device_bytes for step in left), default=0),
+        )
 
 
 class PlanOut(BaseModel):
@@ -215,6 +229,9 @@ class PlanOut(BaseModel):
     rows: list[PlannedRow]
     estimate: Estimate
     room: RoomOut
+    starts_in_minutes: int | None = Field(
+        description="About, were it submitted now; null when no worker is connected, or nobody can know."
+    )
     warnings: list[str]
 
 
@@ -222,11 +239,11 @@ def plan_out(services: Services, planned: Planned, user: User) -> PlanOut:
     """A plan as it reads for a user."""
     with services.database.read() as session:
         found = room.room_for(session, services, user, planned.plan.steps)
+        starts_s = latest(session).another_starts_in_s(user.id, len(workers.online(session)))
     cached = {step.key: services.store.is_whole(step.key) for step in planned.plan.steps}
     left = [step for step in planned.plan.steps if not cached[step.key]]
     facts = planned.facts
     shown = ("kind", "title", "key", "flop", "size_bytes")
-    size_bytes = sum(step.size_bytes for step in left)
     return PlanOut(
         name=planned.name,
         spec=_complete(planned.spec, facts),
@@ -245,8 +262,9 @@ def plan_out(services: Services, planned: Planned, user: User) -> PlanOut:
             PlannedRow(subject=row.subject, student=row.student, labels=row.labels, runs=len(row.runs))
             for row in planned.plan.rows
         ],
-        estimate=Estimate(flop=sum(step.flop for step in left), size_bytes=size_bytes, seconds=estimates.seconds(left)),
+        estimate=Estimate.of(left),
         room=found,
+        starts_in_minutes=None if starts_s is None else round(starts_s / 60),
         warnings=[*warnings(planned), *room.lack(found)],
     )
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
-from app import audit, controls, estimates, jobs, planning, visibility
+from app import audit, controls, jobs, planning, visibility
 from app.cells import MAX_AXES, TITLE, Axis, Cell, Complaint, blamed, cells, check_axes, refusal, spec_of, told_once
 from app.datasets import FactsCache
 from app.errors import Conflict, NotFound, Unprocessable
@@ -122,7 +122,6 @@ def plan_out(services: Services, planned: PlannedSweep, user: User) -> SweepPlan
     steps = {step.key: step for _, one in planned.cells for step in one.plan.steps}
     cached = {key for key in steps if services.store.is_whole(key)}
     left = [step for key, step in steps.items() if key not in cached]
-    size_bytes = sum(step.size_bytes for step in left)
     with services.database.read() as session:
         found = room.room_for(session, services, user, steps.values())
     told = dict.fromkeys(warning for _, one in planned.cells for warning in planning.warnings(one))
@@ -138,7 +137,7 @@ def plan_out(services: Services, planned: PlannedSweep, user: User) -> SweepPlan
         steps=len(steps),
         shared=sum(job.steps for job in listed) - len(steps),
         cached=len(cached),
-        estimate=Estimate(flop=sum(step.flop for step in left), size_bytes=size_bytes, seconds=estimates.seconds(left)),
+        estimate=Estimate.of(left),
         room=found,
         warnings=[*told, *room.lack(found)],
     )

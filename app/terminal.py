@@ -73,6 +73,9 @@ def show_plan(plan: Plan, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if plan.starts_in_minutes is not None:
+        when = f"in about {duration(60 * plan.starts_in_minutes)}" if plan.starts_in_minutes else "at once"
+        console.print(f"It would start {when}.", highlight=False)
     warn(plan.warnings, console)
 
 
@@ -81,7 +84,12 @@ def cost(estimate: Estimate, left: int, steps: int) -> str:
     if not left:
         return f"All {steps} steps are in the store already: it takes no time."
     times = " or ".join(f"{duration(seconds)} on a {device.upper()}" for device, seconds in estimate.seconds.items())
-    return f"{left} of {steps} steps are to do: roughly {times}, one worker; {size(estimate.size_bytes)} on disk."
+    return f"{left} of {steps} steps are to do: roughly {times}, one worker; {size(estimate.size_bytes)} on disk, {_memory(estimate)}."
+
+
+def _memory(estimate: Estimate) -> str:
+    tensors = f" and {size(estimate.device_bytes)} on the device" if estimate.device_bytes else ""
+    return f"{size(estimate.host_bytes)} of memory{tensors}"
 
 
 def warn(warnings: Iterable[str], console: Console) -> None:

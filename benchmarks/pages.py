@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fastapi.testclient import TestClient
 from sqlalchemy import event, insert
@@ -225,6 +225,53 @@ def measure(services: Services, token: str, filled: Filled, database: str) -> It
             )
 
 
+OBSERVER = """
+window.longTasks = [];
+new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map((one) => one.duration)))
+  .observe({type: "longtask", buffered: true});
+"""
+BROWSED = ("jobs", "queue", "job, 3 curves of 100,000 points, 10,000 images", "compare", "new job")
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """What a browser's port needs of a site."""
+
+    services: Services
+    user: User
+
+    def cookie(self) -> str:
+        """A session."""
+        with self.services.database.write() as session:
+            return auth.new_token(session, self.user, "session", "bench", timedelta(days=1))[1]
+
+
+def browse(services: Services, user: User, filled: Filled) -> Iterator[str]:
+    """What keeps a browser's main thread for more than 50 ms, while a page opens and is scrolled through: a line a page."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.pages.chromium import launch
+    from tests.pages.site import Port, Site
+
+    port = Port(cast(Site, Visited(services, user)))
+    port.up()
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        context = browser.new_context(base_url=port.url, viewport={"width": 1440, "height": 900})
+        context.add_cookies([port.cookie])  # type: ignore[list-item]
+        page = context.new_page()
+        page.add_init_script(OBSERVER)
+        for name in BROWSED:
+            page.goto(addresses(filled)[name])
+            for _ in range(10):
+                page.mouse.wheel(0, 600)
+                page.wait_for_timeout(200)
+            tasks = page.evaluate("window.longTasks")
+            yield f"{name:50} {len(tasks):3} long tasks, {max(tasks, default=0):5.0f} ms the longest, {sum(tasks):6.0f} ms in all"
+        browser.close()
+    port.down()
+
+
 @contextmanager
 def opened(url: str) -> Iterator[tuple[Services, User, str]]:
     """A server's services on an empty database, its administrator and a token."""
@@ -247,6 +294,7 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=100_000, help="Points of each of the three long curves of one job.")
     parser.add_argument("--postgres", default="", help="URL of an empty database; without one, SQLite alone.")
     parser.add_argument("--postgres-only", action="store_true", help="Leave SQLite out.")
+    parser.add_argument("--browser", action="store_true", help="Also the long tasks of a Chromium.")
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
     found: list[Figure] = []
@@ -264,6 +312,8 @@ def main() -> None:
                     flush=True,
                 )
                 found.append(figure)
+            if given.browser:
+                print("\n".join(browse(services, user, filled)), flush=True)
     if given.json:
         given.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
 

@@ -107,6 +107,8 @@ class Estimate(Answer):
     flop: float
     size_bytes: int
     seconds: dict[str, float]
+    host_bytes: int = 0
+    device_bytes: int = 0
 
 
 class Plan(Answer):
@@ -117,6 +119,7 @@ class Plan(Answer):
     dataset: dict[str, Any]
     steps: list[PlannedStep]
     estimate: Estimate
+    starts_in_minutes: int | None = None
     warnings: list[str]
 
 

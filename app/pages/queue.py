@@ -13,11 +13,11 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from app import controls, jobs, views
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unprocessable
+from app.line import latest
 from app.models import Job, Step, StepState, User, Worker
 from app.pages.new import PostedDep
 from app.pages.render import page
 from app.views.jobs import JobSummary
-from app.views.line import latest
 from app.views.stages import fraction
 
 SHOWN = 100  # jobs in line that one page names

@@ -78,11 +78,15 @@ def artifacts(session: Session, store: Store, job: Job) -> ArtifactsOut:
 
 
 def forms(package: Step, steps: Mapping[str, Step]) -> dict[Export, PlannedStep]:
-    """The steps that write in other forms what a package step packed. steps: those of its job, by key."""
+    """The steps that write in other forms what a package step packed. steps: those of its job, by key.
+
+    Empty for a job of an older version, which did not tell the number of its classes.
+    """
     data = steps.get(package.needs.get("data", ""))
-    if package.kind != StepKind.PACKAGE or data is None or not data.result:
+    told = (data.result or {}) if data else {}
+    if package.kind != StepKind.PACKAGE or data is None or "num_classes" not in told:
         return {}
-    classes, resolution = data.result["num_classes"], data.params["resolution"]
+    classes, resolution = told["num_classes"], data.params["resolution"]
     packed = engine_step(package)
     return {form: another_form(packed, form, classes=classes, resolution=resolution) for form in get_args(Export)}
 

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from app import workers
 from app.jobs import stops
 from app.leases import LONGEST_BACK_OFF_S
+from app.line import Line, latest
 from app.models import Job, JobState, Step, StepState, Worker
-from app.views.line import Line, latest
 from engine.plan import StepKind
 
 MOST_NAMES = 2  # of jobs in one sentence

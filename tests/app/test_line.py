@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import event, update
 
 from app import controls, jobs, views
+from app.line import latest
 from app.models import Step, StepState
 from app.views.sentences import _ordinal, _soon
 from tests.app.world import Person, World, chain
@@ -85,6 +86,23 @@ def test_a_paused_job_is_in_no_line_and_says_what_it_keeps(any_world: World) -> 
     now = shown(any_world, ann)["A"]
     assert now.state == "paused" and now.sentence == "Paused by ann; keeps 1 of 3 steps."
     assert now.queue.position is None and now.eta_seconds is None
+
+
+def test_a_plan_says_when_one_more_job_would_start(any_busy: World) -> None:
+    with any_busy.services.database.read() as session:
+        line = latest(session)
+    ann, bob, cid = (any_busy.person(name).user.id for name in ("ann", "bob", "cid"))
+    waits = {
+        job.name: job.queue.starts_in_minutes
+        for name in ("ann", "bob")
+        for job in shown(any_busy, any_busy.person(name)).values()
+    }
+    starts = {who: line.another_starts_in_s(user, 1) for who, user in (("ann", ann), ("bob", bob), ("cid", cid))}
+    assert starts["cid"] == pytest.approx(8 * 60)  # nobody had less, and the step that runs ends first
+    assert starts["bob"] is not None and starts["ann"] is not None
+    assert starts["cid"] < starts["bob"] < starts["ann"] and starts["ann"] / 60 > waits["Birds"]
+    assert line.another_starts_in_s(cid, 4) == 0.0  # a worker is free
+    assert line.another_starts_in_s(cid, 0) is None
 
 
 def looks(world: World) -> list[str]:

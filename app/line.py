@@ -62,16 +62,34 @@ class Line:
     def starts_in_s(self, job_id: str, workers: int) -> float | None:
         """Until a job begins: what every user gets before it, shared among the workers. None when nobody can know."""
         place = self.ahead(job_id)
-        if place is None or not workers or not self.is_timed:
+        return None if place is None else self._starts_in_s(place, self.waiting[place].level, workers)
+
+    def another_starts_in_s(self, owner_id: str, workers: int) -> float | None:
+        """Until one more job of this user would begin, were it submitted now; as `starts_in_s`."""
+        before = sum(
+            one.left_s for one in (*self.busy, *self.waiting) if one.owner_id == owner_id and one.priority >= 0
+        )
+        level = self.used.get(owner_id, 0.0) + before
+        place = sum(_rank(one) <= (round(level / shares.GRAIN_S), 0, "~") for one in self.waiting)
+        return self._starts_in_s(place, level, workers)
+
+    def _starts_in_s(self, place: int, level: float, workers: int) -> float | None:
+        if not workers:
             return None
         if place < workers - self.busy_workers():
             return 0.0
-        level = self.waiting[place].level
+        if not self.is_timed:
+            return None
         owned: dict[str, list[Member]] = defaultdict(list)
         for member in (*self.busy, *self.waiting):
             owned[member.owner_id].append(member)
         before = (_work_until(level - self.used.get(owner, 0.0), members) for owner, members in owned.items())
         return sum(before) / workers
+
+
+def _rank(member: Member) -> tuple[int, int, str]:
+    """The least is first in line."""
+    return round(member.level / shares.GRAIN_S), -member.priority, member.id
 
 
 def _work_until(room_s: float, members: Sequence[Member]) -> float:
@@ -122,7 +140,7 @@ def line(session: Session, now: float) -> Line:
         member.level = levels.get(member.owner_id, 0.0)
         levels[member.owner_id] = member.level + member.left_s
     waiting = [member for member in members if not member.running]
-    waiting.sort(key=lambda one: (round(one.level / shares.GRAIN_S), -one.priority, one.id))
+    waiting.sort(key=_rank)
     busy = tuple(member for member in members if member.running)
     return Line(waiting=tuple(waiting), busy=busy, used=used, is_timed=bool(pace))
 
