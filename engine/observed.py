@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.statistics import Moments
+from engine.moments import Moments
 
 FILE = "observed.safetensors"
 

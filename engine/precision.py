@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from engine.layers import Exact, suited_to_cpu
+
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -23,7 +25,12 @@ def precision_for(wish: Literal["auto", "fp32", "bf16", "fp16"], device: torch.d
 
 def multiplies_bf16() -> bool:
     """Whether this machine's CPU has instructions for products of bf16: AMX, or AVX512-bf16."""
-    return any(getattr(torch.cpu, name, bool)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return has_matrix_units() or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+
+
+def has_matrix_units() -> bool:
+    """Whether this machine's CPU multiplies matrices of bf16 in one instruction: AMX."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
 @contextmanager
@@ -35,14 +42,6 @@ def computing(precision: Precision, device: torch.device) -> Iterator[None]:
             stack.enter_context(flags)
         stack.enter_context(torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"))
         yield
-
-
-class _Exact(nn.Conv2d):
-    """A convolution that computes in fp32 whatever surrounds it, and answers in the type that it was given."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.float()).to(input.dtype)
 
 
 def training_layout(device: torch.device, precision: Precision) -> torch.memory_format:
@@ -57,13 +56,11 @@ def training_layout(device: torch.device, precision: Precision) -> torch.memory_
 def prepared(model: nn.Module, device: torch.device, layout: torch.memory_format = torch.channels_last) -> nn.Module:
     """The same model on the device, its weights in that layout, without what would slow it down there.
 
-    On a CPU, convolutions that are depthwise and strided compute in fp32: their gradient in bf16 takes a hundred times
-    as long (measured: benchmarks/NOTES.md). They change their class where they are, as torch's parametrizations do: a new
-    layer in their place would need the place (torchvision's networks are not ours to build) and ten arguments.
+    On a CPU some convolutions take another way to the same numbers: see `engine.layers`.
     """
-    for layer in model.modules():
-        if device.type == "cpu" and type(layer) is nn.Conv2d and layer.groups > 1 and layer.stride != (1, 1):
-            layer.__class__ = _Exact
+    if device.type == "cpu":
+        for layer in model.modules():
+            layer.__class__ = suited_to_cpu(layer, matrix_units=has_matrix_units())
     return model.to(device).to(memory_format=layout)
 
 
@@ -76,7 +73,7 @@ def cast(model: nn.Module, precision: Precision) -> nn.Module:
         return model
     copied = copy.deepcopy(model)
     for layer in copied.modules():
-        if type(layer) in (nn.Conv2d, nn.Linear):
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not isinstance(layer, Exact):
             layer.to(DTYPES[precision])
     return copied
 

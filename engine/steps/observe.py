@@ -21,13 +21,14 @@ from engine.augment import draw_boxes
 from engine.context import Context, Result, State, Telling
 from engine.data import RealData, batch_of, real_data, resident, teacher
 from engine.events import Progress, Started
+from engine.moments import Moments, channel_moments, image_moments
 from engine.observed import Observed
 from engine.params import ObserveParams
 from engine.patches import SCORED_PIXELS, cut
 from engine.pixels import normalised
 from engine.precision import Precision, computing
 from engine.randomness import generator
-from engine.statistics import Listener, Moments, batch_norms, channel_moments, convolutions, image_moments
+from engine.statistics import Listener, batch_norms, convolutions
 
 
 def observe(context: Context[ObserveParams]) -> Telling:

@@ -21,6 +21,7 @@ from engine.checkpoint import Checkpoint, taken_from, under
 from engine.context import Context, State, Telling
 from engine.data import RealData, chunks, images_of, real_data, teacher_facts, teachers
 from engine.events import Event, Injection, Metric, Preview, Progress, Started
+from engine.fused import fused
 from engine.memory import blocks_together
 from engine.methods import Recipe
 from engine.observed import Observed
@@ -155,7 +156,7 @@ class _Shard:
         return cls(
             context=context,
             data=data,
-            teachers=teachers(context.folders("teacher"), context.device, precision),
+            teachers=[fused(model) for model in teachers(context.folders("teacher"), context.device, precision)],
             observed=[Observed.read(folder, context.device) for folder in context.folders("observed")],
             recipe=params.recipe,
             precision=precision,

@@ -14,9 +14,10 @@ from engine.losses import committee_loss, flatness_penalties, recover_loss
 from engine.matching import Matching
 from engine.methods import Cda, CvDd, Edc, Fadrm, Gvbsm, Optimised, Recipe, Sre2l, Sre2lPlusPlus
 from engine.models import build, frozen
+from engine.moments import Moments, image_moments
 from engine.observed import Observed
 from engine.recovery import AVERAGE_KEPT, Recovery, objective, recovery_views
-from engine.statistics import ClassStatistics, ConvStatistics, Moments, batch_norms, convolutions, image_moments
+from engine.statistics import ClassStatistics, ConvStatistics, batch_norms, convolutions
 from tests.engine.golden import CIFAR10
 
 LABELS = torch.arange(2)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.statistics import BatchNormStatistics, channel_moments, lines_at_once, moments_at_once
+from engine.moments import channel_moments, lines_at_once, moments_at_once
+from engine.statistics import BatchNormStatistics
 from tests.engine import golden
 
 NETS = ("resnet", "shufflenet", "densenet", "mobilenet")

@@ -19,9 +19,9 @@ from tests.engine.jobs import CPU, SMALL, SPEC, Job, attempt
 def test_a_teacher_learns_and_its_accuracy_is_that_of_its_weights(job: Job) -> None:
     folder, data = job.folder(StepKind.TEACH), real_data(job.folder(StepKind.PREPARE))
     facts = teacher_facts(folder)
-    again = top1_pct(
-        teacher(folder, CPU), data.test, data.test_labels, statistics=data.statistics, precision="fp32", device=CPU
-    )
+    precision, statistics = facts["precision"], data.statistics  # the one that it was trained and tested in
+    model = teacher(folder, CPU, precision)
+    again = top1_pct(model, data.test, data.test_labels, statistics=statistics, precision=precision, device=CPU)
     one_image = 100 / len(data.test)  # trained and frozen networks may round a tie differently: other memory layouts
     assert again > 40 and facts["top1_pct"] == pytest.approx(again, abs=1.01 * one_image)
     assert facts["sha256"] == sha256_of_file(folder / "weights.safetensors")

@@ -1,0 +1,226 @@
+"""Batch norms of a frozen network together with what stands around them: statistics, a sum, a rectifier, in one pass.
+
+A teacher that is matched spends more time on these than on its convolutions, once those are fast: each of them is a pass
+over a map in memory, and torch knows them one by one. What comes out is the same, but for roundings left out between them.
+
+G blocks, N images of them all, block after block; C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import math
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from engine import native
+from engine.moments import Moments, channel_moments
+
+NATIVE: dict[torch.dtype, str] = {torch.float32: "float", torch.bfloat16: "half"}
+SUMS = (operator.add, operator.iadd, torch.add)
+RELU6 = 6.0
+
+Hear = Callable[[Moments], None]
+
+
+class FusedNorm(nn.BatchNorm2d):
+    """A batch norm in eval mode, with what comes behind it: (N, C, H, W), and what is added -> (N, C, H, W)."""
+
+    ceiling: float  # of the rectifier behind it: inf of a ReLU, 6 of a ReLU6, 0 where there is none
+    blocks: int  # whose statistics are told apart
+    hear: Hear | None  # is told of the statistics of what enters
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d, ceiling: float) -> Self:
+        """Beside the given one, with the same parameters."""
+        fused = copy.copy(norm)
+        fused.__class__ = cls
+        assert isinstance(fused, cls)
+        fused.ceiling, fused.blocks, fused.hear = ceiling, 1, None
+        return fused
+
+    def forward(self, features: Tensor, skip: Tensor | None = None) -> Tensor:
+        maps = [features] if skip is None else [features, skip]
+        library = native.norms() if _fits(maps) else None
+        if library is None:
+            return self._by_torch(features, skip)
+        assert self.running_mean is not None and self.running_var is not None
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        told = self.hear is not None
+        line = _Line(self.running_mean, scale, self.bias, self.ceiling, self.blocks if told else 1, told)
+        seen, mean, var = _Pass.apply(features, skip, line)
+        if self.hear is not None:
+            self.hear((mean, var))
+        result: Tensor = seen
+        return result
+
+    def _by_torch(self, features: Tensor, skip: Tensor | None) -> Tensor:
+        """The same, one after another."""
+        if self.hear is not None:
+            self.hear(channel_moments(features, blocks=self.blocks))
+        seen = super().forward(features)
+        if skip is not None:
+            seen = seen + skip
+        if self.ceiling == 0:
+            return seen
+        return F.relu(seen) if self.ceiling == math.inf else F.hardtanh(seen, 0.0, self.ceiling)
+
+
+def _fits(maps: list[Tensor]) -> bool:
+    """Whether the maps are as norms.c wants them."""
+    first = maps[0]
+    return all(
+        one.device.type == "cpu"
+        and one.dtype in NATIVE
+        and (one.dtype, one.shape) == (first.dtype, first.shape)
+        and one.is_contiguous(memory_format=torch.channels_last)
+        for one in maps
+    )
+
+
+class _Norm(ctypes.Structure):
+    """`struct norm` of norms.c, where each field is explained."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("groups", "rows", "channels", "threads")),
+        *((name, ctypes.c_void_p) for name in ("mean", "scale", "shift")),
+        ("ceiling", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("y", "skip", "z", "moments", "by_z", "by_y", "to_y", "to_skip")),
+    )
+
+
+class _Line(NamedTuple):
+    """What a norm does to C channels: (y - mean) * scale + shift, and the rectifier; none of it has a gradient."""
+
+    mean: Tensor
+    scale: Tensor
+    shift: Tensor
+    ceiling: float
+    blocks: int
+    told: bool  # of the statistics
+
+
+class _Pass(torch.autograd.Function):
+    """norms.c, with its gradient by what enters and by what is added."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, skip: Tensor | None, line: _Line) -> tuple[Tensor, Tensor, Tensor]:
+        seen = torch.empty_like(features)
+        moments = features.new_empty(2, line.blocks, len(line.mean), dtype=torch.float32)
+        ctx.line, ctx.added = line, skip is not None
+        _run("forward", line, y=features, skip=skip, z=seen, moments=moments if line.told else None)
+        # Where something was added, what came out tells where the rectifier let through; else what entered does.
+        ctx.save_for_backward(features, moments, *([seen] if ctx.added and line.ceiling else []))
+        return seen, moments[0], moments[1]
+
+    @staticmethod
+    def backward(ctx: Any, by_seen: Tensor, by_mean: Tensor, by_var: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        features, moments, *seen = ctx.saved_tensors
+        line: _Line = ctx.line
+        to_features, to_skip = torch.empty_like(features), torch.empty_like(features) if seen else None
+        by_seen = by_seen.to(features.dtype).contiguous(memory_format=torch.channels_last)
+        by_features = None
+        if line.told:
+            rows = features.numel() // len(line.mean) // line.blocks
+            slope = 2 * by_var / rows
+            by_features = torch.stack([by_mean / rows + slope * (line.mean - moments[0]), slope])
+        maps = {"y": features, "z": seen[0] if seen else None, "by_z": by_seen}
+        _run("backward", line, **maps, by_y=by_features, to_y=to_features, to_skip=to_skip)
+        by_skip = to_skip if seen else by_seen
+        return to_features, by_skip if ctx.added else None, None
+
+
+def _run(which: str, line: _Line, *, y: Tensor, **maps: Tensor | None) -> None:
+    """One pass over maps that lie as `_fits` says. Raises MemoryError."""
+    channels = len(line.mean)
+    own = {"mean": line.mean, "scale": line.scale, "shift": line.shift, "y": y}
+    norm = _Norm(
+        groups=line.blocks,
+        rows=y.numel() // channels // line.blocks,
+        channels=channels,
+        threads=torch.get_num_threads(),
+        ceiling=line.ceiling,
+        **{name: None if value is None else value.data_ptr() for name, value in (own | maps).items()},
+    )
+    library = native.norms()
+    assert library is not None  # whoever comes here has asked
+    if getattr(library, f"{which}_{NATIVE[y.dtype]}")(ctypes.byref(norm)):
+        raise MemoryError(f"no memory for the sums of {channels} channels")
+
+
+def fused(model: nn.Module) -> nn.Module:
+    """A frozen model whose batch norms take in what comes behind them; the parameters are the given model's.
+
+    The model itself, which is left as it is, where nothing is to be taken in.
+    """
+    if not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules()):
+        return model
+    traced = fx.GraphModule(model, _Layers().trace(model))
+    for norm, node in list(_norm_nodes(traced)):
+        last, skip, ceiling = _what_follows(traced, node)
+        target = str(node.target)
+        traced.set_submodule(target, FusedNorm.of(norm, ceiling))
+        with traced.graph.inserting_before(last):
+            call = traced.graph.call_module(target, (node.args[0], *([] if skip is None else [skip])))
+        last.replace_all_uses_with(call)
+        for gone in dict.fromkeys((last, *_between(last, node), node)):
+            traced.graph.erase_node(gone)
+    traced.recompile()
+    return traced.eval()
+
+
+class _Layers(fx.Tracer):
+    """Sees a network as its layers: what has no parts is one, whatever it does inside."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's names
+        return not any(m.children())
+
+
+def _norm_nodes(traced: fx.GraphModule) -> Iterator[tuple[nn.BatchNorm2d, fx.Node]]:
+    """Every norm that is called once."""
+    called = [node for node in traced.graph.nodes if node.op == "call_module"]
+    times = Counter(node.target for node in called)
+    for node in called:
+        layer = traced.get_submodule(node.target)
+        if isinstance(layer, nn.BatchNorm2d) and times[node.target] == 1:
+            yield layer, node
+
+
+def _what_follows(traced: fx.GraphModule, norm: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
+    """The last of what a norm takes in, what is added on the way, and the ceiling of the rectifier."""
+    last, skip = norm, None
+    behind = _only_user(last)
+    if behind is not None and behind.target in SUMS and len(behind.args) == 2:
+        others = [value for value in behind.args if value is not norm]
+        if len(others) == 1 and isinstance(others[0], fx.Node):
+            last, skip = behind, others[0]
+            behind = _only_user(last)
+    ceiling = 0.0 if behind is None else _ceiling(traced, behind)
+    if behind is not None and ceiling:
+        last = behind
+    return last, skip, ceiling
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _ceiling(traced: fx.GraphModule, node: fx.Node) -> float:
+    """Of a rectifier: inf or 6; 0 of everything else."""
+    kind = type(traced.get_submodule(str(node.target))) if node.op == "call_module" else node.target
+    if kind in (nn.ReLU, F.relu, torch.relu, "relu", "relu_"):
+        return math.inf
+    return RELU6 if kind in (nn.ReLU6, F.relu6) else 0.0
+
+
+def _between(last: fx.Node, norm: fx.Node) -> list[fx.Node]:
+    """The sum that lies between a norm and the last of what it takes in, if one does."""
+    behind = _only_user(norm)
+    return [behind] if behind is not None and behind is not last and last is not norm else []

@@ -1,0 +1,234 @@
+"""Fused norms give what torch's layers give one after another, whatever stands around a norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine import native
+from engine.fused import FusedNorm, fused
+from engine.models import SMALL, build, frozen
+from engine.moments import channel_moments
+from engine.statistics import BatchNormStatistics, batch_norms, convolutions
+from tests.engine import golden
+
+EXACT = {
+    torch.float32: 1e-5,
+    torch.bfloat16: 6e-2,
+}  # bf16 keeps 8 bits; what is rounded up to a ceiling has no gradient
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def maps(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    return drawn(*shape, seed=seed).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def norm(channels: int) -> nn.BatchNorm2d:
+    """A frozen norm that has learnt something."""
+    layer = nn.BatchNorm2d(channels).eval().requires_grad_(False)
+    layer.weight.copy_(drawn(channels, seed=1))
+    layer.bias.copy_(drawn(channels, seed=2))
+    layer.running_mean, layer.running_var = drawn(channels, seed=3), drawn(channels, seed=4).exp()
+    return layer
+
+
+def taught(name: str, resolution: int = 32) -> nn.Module:
+    """A frozen network whose norms have learnt something."""
+    model = build(name, num_classes=4, resolution=resolution, seed=0)
+    for layer in batch_norms(model):
+        assert layer.running_mean is not None and layer.running_var is not None
+        layer.running_mean.copy_(drawn(layer.num_features) / 4)
+        layer.running_var.copy_((drawn(layer.num_features, seed=1) / 2).exp())
+    return frozen(model).to(memory_format=torch.channels_last)
+
+
+def test_there_is_a_compiler_where_the_tests_run() -> None:
+    assert native.norms() is not None
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@pytest.mark.parametrize("ceiling", [0.0, math.inf, 6.0])
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("shape", [(4, 3, 5, 5), (2, 24, 7, 9), (6, 64, 8, 8), (2, 58, 40, 40), (4, 130, 1, 1)])
+def test_a_fused_norm_gives_values_statistics_and_gradients_of_its_layers(
+    shape: tuple[int, ...], added: bool, ceiling: float, dtype: torch.dtype
+) -> None:
+    layer, features = norm(shape[1]), maps(*shape, dtype=dtype)
+    skip = maps(*shape, dtype=dtype, seed=7) if added else None
+    fast = FusedNorm.of(layer, ceiling)
+    found = outcome(fast, features, skip, blocks=2)
+    slow = [values.detach().float().requires_grad_() for values in (features, skip) if values is not None]
+    expected = outcome(Apart.of(layer, ceiling), slow[0], slow[1] if added else None, blocks=2)
+    for one, other in zip(found, expected, strict=True):
+        assert distance(one, other) < EXACT[dtype]
+
+
+class Apart(FusedNorm):
+    """As torch has it: layer after layer."""
+
+    def forward(self, features: Tensor, skip: Tensor | None = None) -> Tensor:
+        return self._by_torch(features, skip)
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    """Norm of the difference over the norm."""
+    gap = (found.detach().double() - expected.detach().double()).norm()
+    return float(gap / expected.detach().double().norm().clamp(min=1e-30))
+
+
+def outcome(model: FusedNorm, features: Tensor, skip: Tensor | None, *, blocks: int) -> list[Tensor]:
+    told: list[tuple[Tensor, Tensor]] = []
+    model.blocks, model.hear = blocks, told.append
+    seen = model(features, skip)
+    [(mean, var)] = told
+    weights = [drawn(*values.shape, seed=9).to(values.dtype) for values in (seen, mean, var)]
+    given = [features] if skip is None else [features, skip]
+    parts = zip((seen, mean, var), weights, strict=True)
+    total = torch.stack([(values * weight).float().sum() for values, weight in parts]).sum()
+    return [seen.detach(), mean.detach(), var.detach(), *torch.autograd.grad(total, given)]
+
+
+def test_statistics_are_those_of_double_precision_far_from_what_is_remembered() -> None:
+    features = (maps(3, 40, 33, 33).detach() * 3 + 100).contiguous(memory_format=torch.channels_last)
+    told: list[tuple[Tensor, Tensor]] = []
+    layer = FusedNorm.of(norm(40), 0.0)
+    layer.hear = told.append
+    layer(features)
+    mean, var = (values[0] for values in told[0])
+    torch.testing.assert_close(mean, features.double().mean((0, 2, 3)).float(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(var, features.double().var((0, 2, 3), unbiased=False).float(), rtol=1e-3, atol=0)
+
+
+def test_what_is_no_number_stays_none() -> None:
+    features = maps(2, 16, 4, 4).detach()
+    features[0, 3] = torch.nan
+    seen = FusedNorm.of(norm(16), math.inf)(features)
+    assert seen[0, 3].isnan().all() and not seen[:, :3].isnan().any()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_bytes_do_not_depend_on_the_number_of_threads(threads: int) -> None:
+    before = torch.get_num_threads()
+    found = outcome(FusedNorm.of(norm(24), math.inf), maps(8, 24, 40, 40), None, blocks=2)
+    torch.set_num_threads(threads)
+    try:
+        again = outcome(FusedNorm.of(norm(24), math.inf), maps(8, 24, 40, 40), None, blocks=2)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_fused_network_sees_what_the_network_sees(name: str) -> None:
+    model = taught(name)
+    fast = fused(model)
+    assert order(fast) == order(model)
+    images = drawn(4, 3, *[64 if name == "convnet6" else 32] * 2)
+    for found, expected in zip(seen_by(fast, images), seen_by(model, images), strict=True):
+        assert distance(found, expected) < 1e-3  # a rectifier may cut a value that is all but 0 the other way
+
+
+def order(model: nn.Module) -> list[str]:
+    """Of what is listened to: distances come in the order of `modules()`."""
+    listened = {*batch_norms(model), *convolutions(model)}
+    return [name for name, layer in model.named_modules() if layer in listened]
+
+
+def seen_by(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    images = images.contiguous(memory_format=torch.channels_last).clone().requires_grad_()
+    with BatchNormStatistics(model, blocks=2) as statistics:
+        logits = model(images)
+    distances = statistics.distances()
+    (gradient,) = torch.autograd.grad(logits.sum() + 0.01 * distances.sum(), images)
+    return logits.detach(), distances.detach(), gradient
+
+
+@pytest.mark.parametrize(
+    ("name", "resolution", "norms", "rectified"),
+    [("resnet18", 32, 20, 17), ("resnet18", 224, 20, 17), ("densenet121", 32, 120, 120), ("mobilenet_v2", 224, 52, 35)],
+)
+def test_norms_take_in_what_follows_them(name: str, resolution: int, norms: int, rectified: int) -> None:
+    layers = [layer for layer in fused(taught(name, resolution)).modules() if isinstance(layer, FusedNorm)]
+    assert (len(layers), sum(layer.ceiling > 0 for layer in layers)) == (norms, rectified)
+
+
+def test_the_model_itself_is_left_as_it_is() -> None:
+    model = taught("resnet18_w16")
+    before = {name: type(layer) for name, layer in model.named_modules()}
+    fast = fused(model)
+    assert {name: type(layer) for name, layer in model.named_modules()} == before
+    assert {id(value) for value in fast.parameters()} == {id(value) for value in model.parameters()}
+
+
+def test_a_network_without_batch_norm_is_itself() -> None:
+    model = taught("alexnet")
+    assert fused(model) is model
+
+
+class Odd(nn.Module):
+    """Norms in places where less can be taken in: seen twice, added to itself, added to a number, behind no rectifier."""
+
+    def __init__(self, way: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.norm, self.way = norm(8), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen: Tensor = self.way(self.norm, x)
+        return seen
+
+
+def seen_twice(out: Tensor) -> Tensor:
+    return F.relu(out) + out
+
+
+WAYS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "seen twice": lambda layer, x: seen_twice(layer(x)),
+    "added to a number": lambda layer, x: F.relu(layer(x) + 1.0),
+    "added to itself": lambda layer, x: F.relu(layer(x) + layer(x)),
+    "a sum that is seen twice": lambda layer, x: seen_twice(layer(x) + x),
+    "added to what is broadcast": lambda layer, x: F.relu(layer(x) + x.mean((2, 3), keepdim=True)),
+    "another activation": lambda layer, x: F.silu(layer(x)),
+    "a method": lambda layer, x: layer(x).relu(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_in_odd_places_a_network_still_sees_the_same(way: str) -> None:
+    model = frozen(Odd(WAYS[way]))
+    for found, expected in zip(
+        seen_by(fused(model), drawn(4, 8, 6, 6)), seen_by(model, drawn(4, 8, 6, 6)), strict=True
+    ):
+        assert distance(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["resnet", "shufflenet", "densenet", "mobilenet"])
+def test_every_layers_distance_is_the_authors(name: str) -> None:
+    stored = golden.stored("bn_loss")
+    model = fused(golden.teacher(name))
+    with BatchNormStatistics(model) as statistics:
+        model(stored["images"].contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(statistics.distances()[0], stored[f"{name}.r_feature"], atol=1e-5, rtol=0)
+
+
+def test_without_a_compiler_torch_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = fused(taught("resnet18_w16")), drawn(4, 3, 32, 32)
+    fast = seen_by(model, images)
+    monkeypatch.setattr(native, "norms", lambda: None)
+    for found, expected in zip(seen_by(model, images), fast, strict=True):
+        assert distance(found, expected) < 1e-4
+
+
+def test_maps_that_lie_otherwise_are_left_to_torch() -> None:
+    layer, features = FusedNorm.of(norm(8), math.inf), drawn(2, 8, 4, 4)
+    told: list[tuple[Tensor, Tensor]] = []
+    layer.hear = told.append
+    assert torch.equal(layer(features), F.relu(norm(8)(features)))
+    torch.testing.assert_close(told, [channel_moments(features)])
