@@ -9,13 +9,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 from app import cli_admin, cli_datasets, cli_storage, cli_workers, remote, remote_results, remote_sweeps
 from app.settings import Settings, load, shown
@@ -177,12 +177,14 @@ def show_settings(home: Home = None, as_json: remote.AsJson = False) -> None:
 
 
 @app.command("doctor")
-def examine(home: Home = None) -> None:
+def examine(home: Home = None, as_json: remote.AsJson = False) -> None:
     """Look whether this machine has what a server needs."""
     from app import doctor
 
     findings = doctor.examine(_with_running_redis(_settings(home)))
-    for finding in findings:
+    if as_json:
+        remote.print_json([asdict(finding) for finding in findings])
+    for finding in () if as_json else findings:
         mark = "[red]✘[/]" if not finding.ok else "[yellow]![/]" if finding.warns else "[green]✔[/]"
         out.print(f"{mark} {finding.name:<9} {finding.detail}", highlight=False, soft_wrap=True)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED)
@@ -215,16 +217,27 @@ def create_token(
 
 
 @tokens.command("list")
-def list_tokens(home: Home = None) -> None:
+def list_tokens(home: Home = None, as_json: remote.AsJson = False) -> None:
     """List the API tokens that can be used."""
-    from app import local
+    from app import local, terminal
+    from app.api.account import TokenOut
 
-    table = Table(Column("Id", no_wrap=True, min_width=32), "User", "Name", "Scopes", "Last used", "Expires")
     with _session(home) as session:
-        for token, owner in local.tokens(session):
-            scopes = ", ".join(token.scopes) if token.scopes is not None else "all"
-            table.add_row(token.id, owner.name, token.name, scopes, _day(token.last_used_at), _day(token.expires_at))
-    out.print(table)
+        found = [(owner.name, TokenOut.model_validate(token)) for token, owner in local.tokens(session)]
+    if as_json:
+        return remote.print_json([{"user": owner, **token.model_dump(mode="json")} for owner, token in found])
+    rows = [
+        (
+            token.id,
+            owner,
+            token.name,
+            ", ".join(token.scopes or ["all"]),
+            _day(token.last_used_at),
+            _day(token.expires_at),
+        )
+        for owner, token in found
+    ]
+    return terminal.print_table(out, ("Id", "User", "Name", "Scopes", "Last used", "Expires"), rows)
 
 
 @tokens.command("revoke")

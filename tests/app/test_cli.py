@@ -311,6 +311,8 @@ def test_tokens_are_made_listed_and_revoked(world: World, run: Run) -> None:
     _, told, _ = run("token", "list")
     assert "laptop" in told and "mei" in told
     token_id = next(word for word in told.split() if word.startswith("tok_"))
+    [as_json, *_] = json.loads(run("token", "list", "--json")[1])
+    assert (as_json["id"], as_json["user"], as_json["name"]) == (token_id, "mei", "laptop") and "token" not in as_json
     assert run("token", "revoke", token_id)[0] == 0
     assert "laptop" not in run("token", "list")[1]
     assert run("token", "revoke", token_id)[0] == cli.REFUSED

@@ -34,6 +34,11 @@ def blocks(*languages: str) -> Iterator[Block]:
                 yield Block(str(path.relative_to(ROOT)), language, text)
 
 
+def page(path: str) -> Iterator[Block]:
+    """The blocks of one page that a reader follows."""
+    return (block for block in blocks("bash", "yaml", "python") if block.page == path)
+
+
 def commands(block: Block) -> Iterator[str]:
     """The lines of a block for a shell, each whole; without comments."""
     for line in re.split(r"\n|; ", block.text.replace("\\\n", " ")):

@@ -4,48 +4,19 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app import up
-from tests.app.running import ROOT, Running
-from tests.docs.pages import Block, blocks
-from tests.engine.pictures import COLOURS, write_set
+from tests.app.running import ROOT
+from tests.docs.conftest import CLASSES
+from tests.docs.pages import page
 
 pytestmark = [pytest.mark.slow, pytest.mark.redis, pytest.mark.chaos, pytest.mark.timeout(900)]
-CLASSES = {"daisy": "ant", "rose": "bee", "tulip": "cat"}
-
-
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a folder of flowers is."""
-    desk = tmp_path_factory.mktemp("desk")
-    write_set(desk / "flowers", train=24, test=8)
-    for name, colour in CLASSES.items():
-        assert colour in COLOURS
-        for part in ("train", "test"):
-            (desk / "flowers" / part / colour).rename(desk / "flowers" / part / name)
-    return desk
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What the reader's shell knows, with a server running."""
-    home = tmp_path_factory.mktemp("home")
-    port = str(up.free_port("127.0.0.1", 0))
-    running = Running(home, "--port", port, "--workers", "1", FADRM_THREADS="1", OMP_NUM_THREADS="1")
-    running.until_serving()
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("FADRM_")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
-    yield clean | {"FADRM_HOME": str(home), "PATH": path, "PYTHONPATH": str(ROOT)}
-    running.end()
 
 
 def test_the_notebook_runs_cell_by_cell(
@@ -118,7 +89,3 @@ def test_the_page_about_python_runs_from_top_to_bottom(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "/spec/ipc" in done.stdout and "Random real images" in done.stdout and "seed" in done.stdout
-
-
-def page(path: str) -> Iterator[Block]:
-    return (block for block in blocks("bash", "yaml", "python") if block.page == path)
