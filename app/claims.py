@@ -43,18 +43,20 @@ def claim(
     *,
     room: Room | None = None,
     prefer_job: str | None = None,
+    only: int | None = None,
     max_running_per_user: int = 64,
 ) -> Lease | None:
     """Take the best step that can run, and that fits into this worker's memory; None when there is none.
 
-    room: None when memory is not looked at. A worker that is drained gets nothing. In order: the user who had the least of
-    the workers lately, priority, the job this worker's engine has loaded, age.
+    room: None when memory is not looked at. only: this step or none. A worker that is drained gets nothing. In order: the
+    user who had the least of the workers lately, priority, the job this worker's engine has loaded, age.
     """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CLAIM_LOCK})
     if is_draining(session, holder.worker):
         return None
-    best = session.execute(_claimable(prefer_job, max_running_per_user, room)).one_or_none()
+    wanted = _claimable(prefer_job, max_running_per_user, room)
+    best = session.execute(wanted if only is None else wanted.where(Step.id == only)).one_or_none()
     if best is None or wish(lock(session, best.job_id)) != Wish.WORK:
         return None
     step = session.scalars(

@@ -1,4 +1,4 @@
-"""What the app does between requests: takes leases away that nobody renews, and rings while work waits.
+"""What the app does between requests: takes leases away that nobody renews, ends what is cached, rings while work waits.
 
 Any number of processes may sweep: who is first changes a row, and the others match none.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import select
 
+from app.cached import end_cached
 from app.claims import count_runnable
 from app.leases import Lease
 from app.models import Step, StepState
@@ -36,30 +39,43 @@ def expire_all(services: Services) -> int:
     return sum(lease is not None for lease in expired)
 
 
+class Stopped(Exception):
+    """The server ends."""
+
+
 @dataclass(slots=True)
 class Sweeper:
-    """A thread that sweeps every few seconds, and outlives every error."""
+    """Threads that sweep every few seconds, and outlive every error. Reading what is cached may take long: it has its own."""
 
     services: Services
     _stopping: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
+    _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
         """Begin."""
-        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
-        self._thread.start()
+        watching = partial(sweep, self.services, reaper(self.services.settings))
+        ending = partial(end_cached, self.services, self._go_on)
+        for name, act in (("sweeper", watching), ("cached", ending)):
+            thread = threading.Thread(target=self._run, args=(act,), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def stop(self) -> None:
         """End, after the sweep that is under way."""
         self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
+        for thread in self._threads:
+            thread.join(timeout=10)
 
-    def _run(self) -> None:
-        watcher = reaper(self.services.settings)
+    def _go_on(self) -> None:
+        if self._stopping.is_set():
+            raise Stopped
+
+    def _run(self, act: Callable[[], object]) -> None:
         while not self._stopping.wait(self.services.settings.sweep_s):
             try:
-                sweep(self.services, watcher)
+                act()
+            except Stopped:
+                return
             except Exception:
                 log.exception("sweep failed")
 

@@ -90,9 +90,12 @@ def lack(room: RoomOut) -> list[str]:
 
 
 def check(session: Session, services: Services, owner: User, steps: Iterable[PlannedStep]) -> None:
-    """Raises NoRoom when the disk is at its reserve, TooMany when the user's jobs would hold too much."""
-    now = disk(services)
-    if now.is_full:
+    """Raises NoRoom when the disk is at its reserve, TooMany when the user's jobs would hold too much.
+
+    What the store has already needs no room.
+    """
+    steps, now = list(steps), disk(services)
+    if now.is_full and not all(services.store.is_whole(step.key) for step in steps):
         hint = "Have an administrator free space in the store: the page Storage says what can go."
         raise NoRoom(f"No job is taken now: {now}.", hint=hint)
     if not services.settings.max_bytes_per_user:

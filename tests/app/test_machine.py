@@ -390,6 +390,7 @@ def crash_with_checkpoints(game: Jobs) -> None:
     """Each step leaves a checkpoint before every third crash, and so it never is the last."""
     for _ in range(6):
         lease = game.claim("w1", False, 9)
+        assert isinstance(lease, Lease)
         if game.streaks.get(lease.step_id, 0) == 2:
             game.write(lease, "good", 0, 1, {"checkpoint"})
         game.end(lease, "good", 0, "crash")
