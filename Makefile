@@ -46,9 +46,9 @@ up: env ## the server, its Redis and its workers on this machine
 test: lint ## lint, types and all tests; TEST_ARGS="-k name" chooses
 	$(MAKE) --jobs 2 types tests
 
-# Beside the types, as many tests wait; whoever has done its half takes of the other's.
+# Three on two cores, and beside the types, as many tests wait; whoever has done its part takes of the others'.
 tests: env
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal $(TEST_ARGS)
 
 lint: env ## style and likely mistakes
 	$(BIN)/ruff check $(SOURCES)

@@ -15,6 +15,7 @@ from engine import native
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(native, "OPTIONS", ("-O0", *native.OPTIONS[1:]))  # compiled in a moment
     native.norms.cache_clear()
     yield tmp_path / "fadrm"
     native.norms.cache_clear()

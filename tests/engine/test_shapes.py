@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from engine import draw_shapes, shapes
 from engine.networks import LARGE_PX, NETWORKS, SMALL_PX
+
+drawn = cache(draw_shapes.drawn)  # it builds every network
 
 
 def test_the_table_is_what_the_networks_are() -> None:
@@ -16,7 +20,8 @@ def test_the_table_is_what_the_networks_are() -> None:
 def test_shapes_come_out_of_the_table_as_they_went_in(name: str) -> None:
     side = max(SMALL_PX, NETWORKS[name].smallest_px)
     found = shapes.shapes_of(name, classes=1, resolution=side)
-    assert found == draw_shapes.drawn()[f"{name} small"] and list(found) == list(draw_shapes.drawn()[f"{name} small"])
+    expected = drawn()[f"{name} small"]
+    assert found == expected and list(found) == list(expected)
     assert shapes.recognised(shapes.shapes_of(name, classes=7, resolution=LARGE_PX), (name,))
 
 
