@@ -24,18 +24,25 @@ class Waiting(NamedTuple):
     key: str
 
 
-def end_cached(services: Services, tick: Callable[[], None] = lambda: None) -> int:
+def end_cached(services: Services, tick: Callable[[], None] = lambda: None, damaged: set[Waiting] | None = None) -> int:
     """End what waits for nothing but a worker and is whole in the store, until nothing is left. Returns how many steps.
 
     What is missing or damaged is left to a worker, which makes it again. tick: called now and then, and may raise.
+    damaged: what was found so before, to be written to: it is not read again.
     """
-    ended, tried = 0, set[Waiting]()
+    damaged = set() if damaged is None else damaged
+    ended, tried = 0, set(damaged)
     while found := [step for step in _waiting(services) if step not in tried]:  # each end lets others begin
         for step in found:
             tick()
             tried.add(step)
             try:
-                ended += _is_sound(services, step, tick) and _end(services, step)
+                if not _is_there(services, step):
+                    continue
+                if _is_damaged(services, step, tick):
+                    damaged.add(step)
+                else:
+                    ended += _end(services, step)
             except (OSError, ValueError) as error:  # a worker will say the same, and of which step
                 log.warning("step not read", extra={"step": step.id, "key": step.key, "error": str(error)})
     if ended:
@@ -51,12 +58,18 @@ def _waiting(services: Services) -> list[Waiting]:
         return [Waiting(*row) for row in session.execute(query)]
 
 
-def _is_sound(services: Services, step: Waiting, tick: Callable[[], None]) -> bool:
-    """Whether the store has it. Bytes that are at hand are compared with their hashes, as a worker does."""
-    store = services.store
-    if not store.is_whole(step.key):
+def _is_there(services: Services, step: Waiting) -> bool:
+    """Whether the store has it, and its owner may have one more at work: before all its bytes are read."""
+    if not services.store.is_whole(step.key):
         return False
-    return not (store.is_at_hand(step.key) and store.damaged(step.key, tick=tick))
+    most = services.settings.max_running_per_user
+    with services.database.read() as session:
+        return claims.is_claimable(session, SERVER, only=step.id, max_running_per_user=most)
+
+
+def _is_damaged(services: Services, step: Waiting, tick: Callable[[], None]) -> bool:
+    """Bytes that are at hand are compared with their hashes, as a worker does."""
+    return services.store.is_at_hand(step.key) and bool(services.store.damaged(step.key, tick=tick))
 
 
 def _end(services: Services, step: Waiting) -> bool:
@@ -67,13 +80,6 @@ def _end(services: Services, step: Waiting) -> bool:
         lease = claims.claim(session, SERVER, only=step.id, max_running_per_user=most)
         if lease is None:
             return False
-        leases.finish(
-            session,
-            lease,
-            result=manifest.result,
-            seconds=manifest.seconds,
-            cached=True,
-            size_bytes=manifest.size_bytes,
-        )
+        leases.finish_whole(session, lease, manifest, cached=True)
     services.store.forget_work(step.key)
     return True

@@ -55,8 +55,7 @@ def claim(
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CLAIM_LOCK})
     if is_draining(session, holder.worker):
         return None
-    wanted = _claimable(prefer_job, max_running_per_user, room)
-    best = session.execute(wanted if only is None else wanted.where(Step.id == only)).one_or_none()
+    best = session.execute(_claimable(prefer_job, max_running_per_user, room, only)).one_or_none()
     if best is None or wish(lock(session, best.job_id)) != Wish.WORK:
         return None
     step = session.scalars(
@@ -113,11 +112,18 @@ def count_runnable(session: Session) -> int:
     )
 
 
-def is_claimable(session: Session, holder: Holder, *, room: Room | None = None, max_running_per_user: int = 64) -> bool:
+def is_claimable(
+    session: Session,
+    holder: Holder,
+    *,
+    room: Room | None = None,
+    only: int | None = None,
+    max_running_per_user: int = 64,
+) -> bool:
     """Whether `claim` would find something."""
     if is_draining(session, holder.worker):
         return False
-    return session.execute(_claimable(None, max_running_per_user, room)).first() is not None
+    return session.execute(_claimable(None, max_running_per_user, room, only)).first() is not None
 
 
 def is_draining(session: Session, worker: str) -> bool:
@@ -133,7 +139,9 @@ def _fits(room: Room) -> ColumnElement[bool]:
     return and_(host <= room.host_bytes, device <= room.device_bytes)
 
 
-def _claimable(prefer_job: str | None, max_running_per_user: int, room: Room | None) -> Select[int, str]:
+def _claimable(
+    prefer_job: str | None, max_running_per_user: int, room: Room | None, only: int | None
+) -> Select[int, str]:
     running = (
         select(Job.owner_id, func.count().label("count"))
         .join(Step, Step.job_id == Job.id)
@@ -147,7 +155,12 @@ def _claimable(prefer_job: str | None, max_running_per_user: int, room: Room | N
         .join(Job, Job.id == Step.job_id)
         .outerjoin(running, running.c.owner_id == Job.owner_id)
         .outerjoin(used, used.c.owner_id == Job.owner_id)
-        .where(runnable(), func.coalesce(running.c.count, 0) < max_running_per_user, _fits(room) if room else true())
+        .where(
+            runnable(),
+            func.coalesce(running.c.count, 0) < max_running_per_user,
+            _fits(room) if room else true(),
+            true() if only is None else Step.id == only,
+        )
         .order_by(
             func.round(func.coalesce(used.c.seconds, 0) / shares.GRAIN_S),
             Job.priority.desc(),

@@ -184,9 +184,10 @@ def examine(home: Home = None, as_json: remote.AsJson = False) -> None:
     findings = doctor.examine(_with_running_redis(_settings(home)))
     if as_json:
         remote.print_json([asdict(finding) for finding in findings])
-    for finding in () if as_json else findings:
-        mark = "[red]✘[/]" if not finding.ok else "[yellow]![/]" if finding.warns else "[green]✔[/]"
-        out.print(f"{mark} {finding.name:<9} {finding.detail}", highlight=False, soft_wrap=True)
+    else:
+        for finding in findings:
+            mark = "[red]✘[/]" if not finding.ok else "[yellow]![/]" if finding.warns else "[green]✔[/]"
+            out.print(f"{mark} {finding.name:<9} {finding.detail}", highlight=False, soft_wrap=True)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED)
 
 
@@ -231,7 +232,7 @@ def list_tokens(home: Home = None, as_json: remote.AsJson = False) -> None:
             token.id,
             owner,
             token.name,
-            ", ".join(token.scopes or ["all"]),
+            "all" if token.scopes is None else ", ".join(token.scopes),
             _day(token.last_used_at),
             _day(token.expires_at),
         )

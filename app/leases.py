@@ -24,6 +24,7 @@ from app.shares import LOST
 from engine import events as engine_events
 from engine import plan as engine_plan
 from engine.errors import ErrorReport
+from engine.store import Manifest
 
 BACK_OFF_S, LONGEST_BACK_OFF_S = 30.0, 900.0
 CRASHES = ("crashed", LOST)  # outcomes of attempts that count against a step
@@ -142,6 +143,18 @@ def finish(
     if size_bytes is not None:
         row = {"key": lease.step.key, "kind": lease.step.kind, "size_bytes": size_bytes, "used_at": utc_now()}
         _upsert(session, StoredStep, ("key",), [row])
+
+
+def finish_whole(session: Session, lease: Lease, manifest: Manifest, *, cached: bool) -> None:
+    """The step is whole and published, as its manifest in the store tells. Raises LeaseLost."""
+    finish(
+        session,
+        lease,
+        result=manifest.result,
+        seconds=manifest.seconds,
+        cached=cached,
+        size_bytes=manifest.size_bytes,
+    )
 
 
 def fail(session: Session, lease: Lease, error: ErrorReport) -> None:

@@ -54,7 +54,7 @@ class Sweeper:
     def start(self) -> None:
         """Begin."""
         watching = partial(sweep, self.services, reaper(self.services.settings))
-        ending = partial(end_cached, self.services, self._go_on)
+        ending = partial(end_cached, self.services, self._go_on, set())
         for name, act in (("sweeper", watching), ("cached", ending)):
             thread = threading.Thread(target=self._run, args=(act,), name=name, daemon=True)
             thread.start()

@@ -36,6 +36,7 @@ class FusedNorm(nn.BatchNorm2d):
     ceiling: float  # of the rectifier behind it: inf of a ReLU, 6 of a ReLU6, 0 where there is none
     blocks: int  # whose statistics are told apart
     hear: Hear | None  # is told of the statistics of what enters
+    scale: Tensor  # (C,) of the values, by weight and remembered variance
 
     @classmethod
     def of(cls, norm: nn.BatchNorm2d, ceiling: float) -> Self:
@@ -43,18 +44,18 @@ class FusedNorm(nn.BatchNorm2d):
         fused = copy.copy(norm)
         fused.__class__ = cls
         assert isinstance(fused, cls)
+        assert norm.running_var is not None
         fused.ceiling, fused.blocks, fused.hear = ceiling, 1, None
+        fused.scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         return fused
 
     def forward(self, features: Tensor, skip: Tensor | None = None) -> Tensor:
         maps = [features] if skip is None else [features, skip]
-        library = native.norms() if _fits(maps) else None
-        if library is None:
+        if not _fits(maps) or native.norms() is None:
             return self._by_torch(features, skip)
-        assert self.running_mean is not None and self.running_var is not None
-        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        assert self.running_mean is not None
         told = self.hear is not None
-        line = _Line(self.running_mean, scale, self.bias, self.ceiling, self.blocks if told else 1, told)
+        line = _Line(self.running_mean, self.scale, self.bias, self.ceiling, self.blocks if told else 1, told)
         seen, mean, var = _Pass.apply(features, skip, line)
         if self.hear is not None:
             self.hear((mean, var))
@@ -164,13 +165,13 @@ def fused(model: nn.Module) -> nn.Module:
         return model
     traced = fx.GraphModule(model, _Layers().trace(model))
     for norm, node in list(_norm_nodes(traced)):
-        last, skip, ceiling = _what_follows(traced, node)
-        target = str(node.target)
+        taken, skip, ceiling = _taken_in(traced, node)
+        target, last = str(node.target), taken[-1]
         traced.set_submodule(target, FusedNorm.of(norm, ceiling))
         with traced.graph.inserting_before(last):
             call = traced.graph.call_module(target, (node.args[0], *([] if skip is None else [skip])))
         last.replace_all_uses_with(call)
-        for gone in dict.fromkeys((last, *_between(last, node), node)):
+        for gone in reversed(taken):
             traced.graph.erase_node(gone)
     traced.recompile()
     return traced.eval()
@@ -193,19 +194,19 @@ def _norm_nodes(traced: fx.GraphModule) -> Iterator[tuple[nn.BatchNorm2d, fx.Nod
             yield layer, node
 
 
-def _what_follows(traced: fx.GraphModule, norm: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
-    """The last of what a norm takes in, what is added on the way, and the ceiling of the rectifier."""
-    last, skip = norm, None
-    behind = _only_user(last)
+def _taken_in(traced: fx.GraphModule, norm: fx.Node) -> tuple[list[fx.Node], fx.Node | None, float]:
+    """The norm and what it takes in, one after another; what is added on the way; the ceiling of the rectifier."""
+    taken, skip, ceiling = [norm], None, 0.0
+    behind = _only_user(norm)
     if behind is not None and behind.target in SUMS and len(behind.args) == 2:
         others = [value for value in behind.args if value is not norm]
         if len(others) == 1 and isinstance(others[0], fx.Node):
-            last, skip = behind, others[0]
-            behind = _only_user(last)
-    ceiling = 0.0 if behind is None else _ceiling(traced, behind)
-    if behind is not None and ceiling:
-        last = behind
-    return last, skip, ceiling
+            skip = others[0]
+            taken.append(behind)
+            behind = _only_user(behind)
+    if behind is not None and (ceiling := _ceiling(traced, behind)):
+        taken.append(behind)
+    return taken, skip, ceiling
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
@@ -218,9 +219,3 @@ def _ceiling(traced: fx.GraphModule, node: fx.Node) -> float:
     if kind in (nn.ReLU, F.relu, torch.relu, "relu", "relu_"):
         return math.inf
     return RELU6 if kind in (nn.ReLU6, F.relu6) else 0.0
-
-
-def _between(last: fx.Node, norm: fx.Node) -> list[fx.Node]:
-    """The sum that lies between a norm and the last of what it takes in, if one does."""
-    behind = _only_user(norm)
-    return [behind] if behind is not None and behind is not last and last is not norm else []

@@ -57,6 +57,17 @@ INLINE void store(void *map, int64_t at, floats value, int count, int half)
         memcpy((float *)map + at, &value, 4 * count);
 }
 
+/* `wide` vectors of floats. */
+INLINE void fetch_all(floats *values, const float *from, int64_t at, int wide)
+{
+    for (int k = 0; k < wide; k++) values[k] = fetch(from, at + k * LANES, LANES, 0);
+}
+
+INLINE void add_to(float *sums, int64_t at, floats value, int count)
+{
+    store(sums, at, fetch(sums, at, count, 0) + value, count, 0);
+}
+
 INLINE floats chosen(ints mask, floats value) { return (floats)(mask & (ints)value); }
 
 /* What a pass does beside the norm. It is known when the pass is compiled, so that nothing is asked within its loops. */
@@ -82,13 +93,10 @@ INLINE void forward_strip(const struct norm *n, struct kind is, const float *own
     const void *restrict y = n->y, *restrict skip = n->skip;
     void *restrict z = n->z;
     const float ceiling = n->ceiling;
-    floats mean[WIDE], scale[WIDE], shift[WIDE], first[WIDE], second[WIDE];
-    for (int k = 0; k < wide; k++) {
-        mean[k] = fetch(own, column + k * LANES, LANES, 0);
-        scale[k] = fetch(own, width + column + k * LANES, LANES, 0);
-        shift[k] = fetch(own, 2 * width + column + k * LANES, LANES, 0);
-        first[k] = second[k] = (floats){0};
-    }
+    floats mean[WIDE], scale[WIDE], shift[WIDE], first[WIDE] = {0}, second[WIDE] = {0};
+    fetch_all(mean, own, column, wide);
+    fetch_all(scale, own, width + column, wide);
+    fetch_all(shift, own, 2 * width + column, wide);
     for (int64_t step = 0; step < steps; step++, at += width)
         UNROLLED for (int k = 0; k < wide; k++) {
             int64_t here = at + column + k * LANES;
@@ -100,8 +108,8 @@ INLINE void forward_strip(const struct norm *n, struct kind is, const float *own
             store(z, here, rectified(value, ceiling, is.rectifier), count, is.half);
         }
     for (int k = 0; sums && k < wide; k++) {
-        store(sums, column + k * LANES, fetch(sums, column + k * LANES, count, 0) + first[k], count, 0);
-        store(sums, width + column + k * LANES, fetch(sums, width + column + k * LANES, count, 0) + second[k], count, 0);
+        add_to(sums, column + k * LANES, first[k], count);
+        add_to(sums, width + column + k * LANES, second[k], count);
     }
 }
 
@@ -113,13 +121,11 @@ INLINE void backward_strip(const struct norm *n, struct kind is, const float *ow
     void *restrict to_y = n->to_y, *restrict to_skip = n->to_skip;
     const float ceiling = n->ceiling;
     floats mean[WIDE], scale[WIDE], shift[WIDE], add[WIDE], slope[WIDE];
-    for (int k = 0; k < wide; k++) {
-        mean[k] = fetch(own, column + k * LANES, LANES, 0);
-        scale[k] = fetch(own, width + column + k * LANES, LANES, 0);
-        shift[k] = fetch(own, 2 * width + column + k * LANES, LANES, 0);
-        add[k] = fetch(own, 3 * width + column + k * LANES, LANES, 0);
-        slope[k] = fetch(own, 4 * width + column + k * LANES, LANES, 0);
-    }
+    fetch_all(mean, own, column, wide);
+    fetch_all(scale, own, width + column, wide);
+    fetch_all(shift, own, 2 * width + column, wide);
+    fetch_all(add, own, 3 * width + column, wide);
+    fetch_all(slope, own, 4 * width + column, wide);
     for (int64_t step = 0; step < steps; step++, at += width)
         UNROLLED for (int k = 0; k < wide; k++) {
             int64_t here = at + column + k * LANES;

@@ -59,8 +59,9 @@ def prepared(model: nn.Module, device: torch.device, layout: torch.memory_format
     On a CPU some convolutions take another way to the same numbers: see `engine.layers`.
     """
     if device.type == "cpu":
+        matrix_units = has_matrix_units()
         for layer in model.modules():
-            layer.__class__ = suited_to_cpu(layer, matrix_units=has_matrix_units())
+            layer.__class__ = suited_to_cpu(layer, matrix_units=matrix_units)
     return model.to(device).to(memory_format=layout)
 
 

@@ -247,16 +247,7 @@ class Carrier:
         self._finish(lease, manifest, cached=False)
 
     def _finish(self, lease: Lease, manifest: Manifest, *, cached: bool) -> None:
-        self._write(
-            partial(
-                leases.finish,
-                lease=lease,
-                result=manifest.result,
-                seconds=manifest.seconds,
-                cached=cached,
-                size_bytes=manifest.size_bytes,
-            )
-        )
+        self._write(partial(leases.finish_whole, lease=lease, manifest=manifest, cached=cached))
         self.services.store.forget_work(lease.step.key)
 
     def _fail(self, lease: Lease, error: ErrorReport) -> None:

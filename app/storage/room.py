@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pydantic import BaseModel, Field
@@ -89,12 +89,12 @@ def lack(room: RoomOut) -> list[str]:
     return found
 
 
-def check(session: Session, services: Services, owner: User, steps: Iterable[PlannedStep]) -> None:
+def check(session: Session, services: Services, owner: User, steps: Collection[PlannedStep]) -> None:
     """Raises NoRoom when the disk is at its reserve, TooMany when the user's jobs would hold too much.
 
     What the store has already needs no room.
     """
-    steps, now = list(steps), disk(services)
+    now = disk(services)
     if now.is_full and not all(services.store.is_whole(step.key) for step in steps):
         hint = "Have an administrator free space in the store: the page Storage says what can go."
         raise NoRoom(f"No job is taken now: {now}.", hint=hint)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import delete
 
 from app import controls, jobs
-from app.cached import end_cached
+from app.cached import Waiting, end_cached
 from app.main import create_app
 from app.models import Attempt, StoredStep
 from app.sweeper import Stopped
@@ -62,6 +63,29 @@ def test_damaged_bytes_are_left_to_a_worker(world: World) -> None:
     assert [step.state for step in world.steps(job.id)] == ["succeeded", "queued"]
     (world.services.store.step("a-1") / "manifest.json").write_text("no JSON")
     assert end_cached(world.services) == 0
+
+
+def test_damaged_bytes_and_those_of_who_has_enough_at_work_are_not_read_again_and_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, other = world.person("owner"), world.person("other")
+    world.submit(owner, chain("a"))
+    world.work()
+    world.submit(owner, chain("a"))
+    path = world.services.store.step("a-1") / "distilled set.zip"
+    path.write_bytes(path.read_bytes()[::-1])
+    read, damaged, look = list[str](), set[Waiting](), world.services.store.damaged
+
+    def looked_at(key: str, **more: Any) -> list[str]:
+        read.append(key)
+        return look(key, **more)
+
+    monkeypatch.setattr(world.services.store, "damaged", looked_at)
+    assert [end_cached(world.services, damaged=damaged) for _ in range(3)] == [1, 0, 0]
+    assert read == ["a-0", "a-1"] and [step.key for step in damaged] == ["a-1"]
+    world.submit(other, chain("a"))
+    none = with_settings(world, max_running_per_user=0)
+    assert end_cached(none, damaged=damaged) == 0 and read == ["a-0", "a-1"]
 
 
 def test_a_job_that_is_paused_or_cancelled_is_left_alone(any_world: World) -> None:

@@ -15,15 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.redis, pytest.mark.chaos, pytest.mar
 
 QUICK = {"ipc": 1, "method": {"budgets": [4, 4, 4, 4]}, "labels": {"epochs": 2}, "evaluation": {"runs": 1}}
 LONG = {"seed": 7, "method": {"budgets": [100_000, 100_000]}}
-NOT_HERE = (
-    "example.org",
-    "docker compose",
-    "make ",
-    "cp .env",
-    "source ",
-    "fadrm login",
-    "fadrm_...",
-)  # another machine; asks
+NOT_HERE = ("docker compose", "make ", "cp .env", "source ", "fadrm login")  # lines for another machine, or that ask
 NAMES = re.compile(r"(?<![\w$/-])(JOB|OTHER|SWEEP|ID)\b(?!=)")  # what a reader puts their own in the place of
 
 
@@ -37,14 +29,14 @@ def test_the_readme(desk: Path, environment: dict[str, str]) -> None:
     )
     uploaded = f'{upload}\n{written("job.yaml", quick)}\nsed -i "s/ID/$ID/" job.yaml'
     script = re.sub(r"^fadrm upload flowers.zip.*$", lambda _: uploaded, typed("README.md"), flags=re.MULTILINE)
-    script = script.replace("fadrm download $JOB", f"{LAST_JOB}\nfadrm download $JOB")
+    script = script.replace("fadrm download $JOB", f"{newest('JOB', 'fadrm list')}\nfadrm download $JOB")
     told = done(script, desk, environment)
     assert "Random real images" in told and "steps are to do" in told
 
 
 def test_the_command_line(desk: Path, environment: dict[str, str]) -> None:
     prepared = [written("job.yaml", demo(QUICK)), written("other.yaml", demo(QUICK | {"seed": 1}))]
-    prepared += [f"{name}=$(fadrm submit {file}); fadrm watch ${name}" for name, file in FILES.items()]
+    prepared += [f"{name}=$(fadrm submit {name.lower()}.yaml); fadrm watch ${name}" for name in ("JOB", "OTHER")]
     script = typed("docs/howto/command-line.md")
     script = script.replace(
         "fadrm pause", f"FIRST=$JOB\n{written('long.yaml', demo(LONG))}\nJOB=$(fadrm submit long.yaml)\nfadrm pause"
@@ -65,7 +57,7 @@ def test_sweeps(desk: Path, environment: dict[str, str]) -> None:
     quick = spec.replace("preset: demo", f"preset: demo\noverrides: {json.dumps(QUICK)}").replace(
         "[200, 200]", "[4, 4]"
     )
-    found = "SWEEP=$(fadrm sweep list --json | python -c \"import json, sys; print(json.load(sys.stdin)['data'][0]['id'])\")"
+    found = newest("SWEEP", "fadrm sweep list")
     script = typed("docs/howto/sweep.md").replace("fadrm sweep show", f"{found}\nfadrm sweep show", 1)
     script = script.replace("fadrm sweep cancel $SWEEP", "fadrm sweep cancel $SWEEP || test $? -eq 3")  # it has ended
     told = done(f"{written('sweep.yaml', quick)}\n{script}", desk, environment)
@@ -74,14 +66,15 @@ def test_sweeps(desk: Path, environment: dict[str, str]) -> None:
 
 def test_people_and_administration(desk: Path, environment: dict[str, str]) -> None:
     people, tokens = typed("docs/people.md"), typed("docs/administration.md")
-    found = "ID=$(fadrm token list --json | python -c \"import json, sys; print(json.load(sys.stdin)[0]['id'])\")"
+    found = newest("ID", "fadrm token list", "[0]")
     tokens = tokens.replace("fadrm token revoke", f"{found}\nfadrm token revoke").replace("--user mei", "--user yuki")
     told = done(f"{people}\nfadrm admin user add yuki\n{tokens}", desk, environment)
     assert "mei" in told and "vision" in told
 
 
-FILES = {"JOB": "job.yaml", "OTHER": "other.yaml"}
-LAST_JOB = "JOB=$(fadrm list --json | python -c \"import json, sys; print(json.load(sys.stdin)['data'][0]['id'])\")"
+def newest(name: str, command: str, place: str = "['data'][0]") -> str:
+    """A line that puts the id of what a command lists first into a variable."""
+    return f"{name}=$({command} --json | python -c \"import json, sys; print(json.load(sys.stdin){place}['id'])\")"
 
 
 def typed(path: str) -> str:
@@ -90,7 +83,7 @@ def typed(path: str) -> str:
 
 
 def text(block: Block) -> str:
-    """Without the lines that are for another machine, or that ask something."""
+    """Without what is for another machine, or asks something."""
     if "example.org" in block.text:
         return ""
     return "\n".join(line for line in block.text.splitlines() if not any(word in line for word in NOT_HERE))
