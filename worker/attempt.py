@@ -60,6 +60,7 @@ class Attempt:
             fuse.renew(began)
             self.engine.ask(self._request())
             outcome = self._accompany(fuse)
+        log.info("attempt over", extra={"step": self.lease.step_id, "outcome": outcome})
         self._flush(certain=outcome == Outcome.FINISHED)
         return outcome
 
