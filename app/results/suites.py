@@ -168,6 +168,32 @@ CPU_LABELS = _part_of(
 )
 
 
+SHORT: Spec = {"epochs": 200, "batch_size": 50}
+CPU_LABELS_200 = Run(
+    name="cpu-labels-200",
+    title="Tiny-ImageNet whole at 32 px, FADRM, 3 per class: labels by budget",
+    data=TINY,
+    spec=CPU_TINY10.spec
+    | {
+        "ipc": 3,
+        "teachers": [{"network": "convnet3_w32", "epochs": 5}],
+        "labels": SHORT,
+        "evaluation": CPU_TINY10.spec["evaluation"] | {"every": 50},
+    },
+    axes=(
+        _variants(
+            "labels",
+            {
+                "all": {},
+                "top 10": {"labels": {"top_k": 10}},
+                "top 4": {"labels": {"top_k": 4}},
+                "pool of 20 epochs": {"labels": {"pool": 20}},
+                "pool of 10 epochs": {"labels": {"pool": 10}},
+                "pool of 20 epochs, top 10": {"labels": {"pool": 20, "top_k": 10}},
+            },
+        ),
+    ),
+)
 CPU_PRECISION = _part_of(
     CPU_TINY10,
     "cpu-precision",
@@ -425,6 +451,12 @@ SUITES = {
             title="CIFAR-10 with a deeper network",
             note="The suite cpu with ResNet-18 of width 16: some four hours of two cores.",
             runs=(CPU_CIFAR10_RESNET,),
+        ),
+        Suite(
+            name="labels",
+            title="Labels by budget, 200 classes",
+            note="Where a label has many classes: what its largest logits, and a pool of epochs, cost in accuracy.",
+            runs=(CPU_LABELS_200,),
         ),
         Suite(
             name="precision",
