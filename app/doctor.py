@@ -21,6 +21,7 @@ from app.api.health import redis_address
 from app.db import Database
 from app.services import store_of
 from app.settings import Settings
+from engine import native
 
 SOUND_SQLITE = (3, 51, 3)
 GIB = 2**30
@@ -48,6 +49,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         _python,
         _torch,
         _devices,
+        _compiler,
         _memory,
         _redis,
         _database,
@@ -78,6 +80,18 @@ def _devices(_: Settings) -> Finding:
     found = machine.gpus()
     detail = ", ".join(map(str, found)) or f"no GPU; {machine.cpu()}: enough for the demo and small images"
     return Finding(name="devices", ok=True, detail=detail)
+
+
+def _compiler(_: Settings) -> Finding:
+    """Recovery on a CPU goes through the teachers' norms in C of our own: decision 12."""
+    if machine.gpus() or importlib.util.find_spec("torch") is None:
+        return Finding(name="compiler", ok=True, detail="not wanted: no step computes on a CPU here")
+    if native.norms() is not None:
+        return Finding(name="compiler", ok=True, detail="there is one: recovery's norms are compiled for this CPU")
+    detail = (
+        "none that works: recovery takes up to twice as long on this CPU (Debian, Ubuntu: apt install gcc libc6-dev)"
+    )
+    return Finding(name="compiler", ok=True, detail=detail, warns=True)
 
 
 def _memory(settings: Settings) -> Finding:

@@ -32,6 +32,7 @@ TORCH_FREE = frozenset(
         "engine.scores",
         "engine.launch",
         "engine.methods",
+        "engine.native",
     }
 )
 OWN_TORCH = "fadrm.torch_set"  # the client's data set, for those who have torch

@@ -9,6 +9,7 @@ import pytest
 from app import doctor, machine
 from app.machine import Device, Memory, Process
 from app.settings import Settings
+from engine import native
 from tests.app.world import World, chain
 
 
@@ -57,3 +58,14 @@ def test_too_little_memory_and_strangers_on_a_gpu_are_told(tmp_path: Path, monke
     monkeypatch.setattr(machine, "processes", lambda: {"GPU-1": [Process(pid=7, name="python3")]})
     finding = found(Settings(home=tmp_path))["memory"]
     assert finding.warns and "FADRM_MATCH_MEMORY=0" in finding.detail and "python3 (process 7)" in finding.detail
+
+
+def test_a_missing_compiler_costs_recovery_on_a_cpu_time_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert found(Settings(home=tmp_path))["compiler"].detail.startswith("there is one")
+    monkeypatch.setattr(native, "norms", lambda: None)
+    finding = found(Settings(home=tmp_path))["compiler"]
+    assert finding.ok and finding.warns and "apt install gcc" in finding.detail
+    monkeypatch.setattr(machine, "gpus", lambda: [Device(id="cuda:0", name="H200", uuid="GPU-1")])
+    assert not found(Settings(home=tmp_path))["compiler"].warns
