@@ -24,7 +24,7 @@ FROM python:3.12-slim AS base
 RUN useradd --uid 10001 --user-group --home-dir /var/lib/fadrm --create-home --shell /usr/sbin/nologin fadrm \
     && install --directory --owner fadrm --group fadrm /var/lib/fadrm/store /data
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/srv/fadrm PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    FADRM_HOME=/var/lib/fadrm FADRM_STORE=/var/lib/fadrm/store FADRM_DATA_ROOTS='["/data"]'
+    FADRM_HOME=/var/lib/fadrm FADRM_STORE=/var/lib/fadrm/store FADRM_DATA_ROOTS=/data
 WORKDIR /srv/fadrm
 COPY docker/fadrm /usr/local/bin/fadrm
 COPY pyproject.toml README.md ./

@@ -18,7 +18,6 @@ from engine.folders import SUFFIXES, TEST_FOLDERS, image_folder
 from engine.sources import DatasetSpec, Digits, Folder, HuggingFace, Torchvision, Upload
 from engine.spec import JobSpec
 
-POINTER = "/spec/dataset"
 KEPT_S = 30.0  # how long facts are kept for dry runs, which a form asks for at every keystroke
 DEPTH = 3  # of a data set: train, class, images; files lie no deeper
 LOOKED_AT = 200  # entries of a root, and of a folder in it, that the catalogue looks at

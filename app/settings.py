@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.trouble import CannotStart
 
@@ -17,6 +19,18 @@ PREFIX = "FADRM_"
 
 def _default_home() -> Path:
     return Path.home() / ".local" / "share" / "fadrm"
+
+
+def _listed(value: Any) -> Any:
+    """`a, b` or `["a", "b"]` of the environment as a list. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    if re.match(r'\s*\[\s*["\]]', value):  # and not [::1]
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+Listed = (NoDecode, BeforeValidator(_listed))  # of a field that the environment has as one line
 
 
 class Settings(BaseSettings):
@@ -42,9 +56,13 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(
         0, ge=0, description="Bytes of a bucket's steps that a machine keeps copies of; 0: all that it used."
     )
-    data_roots: tuple[Path, ...] = Field((), description="Folders that data sets may lie under (a JSON list).")
+    data_roots: Annotated[tuple[Path, ...], *Listed] = Field(
+        (), description="Folders that data sets may lie under, with commas between them."
+    )
     public_url: str = Field("", description="Address that users see; by default that of the request.")
-    hosts: tuple[str, ...] = Field(("127.0.0.1", "localhost", "[::1]"), description="Host headers that are answered.")
+    hosts: Annotated[tuple[str, ...], *Listed] = Field(
+        ("127.0.0.1", "localhost", "[::1]"), description="Host headers that are answered, with commas between them."
+    )
     secret: SecretStr = Field(
         SecretStr(""), description="Signs nothing but CSRF tokens; made at first start when empty."
     )
@@ -186,8 +204,6 @@ def load(**given: Any) -> Settings:
         raise CannotStart(
             f"{variable} is {first['input']!r}: {told}. `fadrm settings` tells what each is for."
         ) from error
-    except SettingsError as error:
-        raise CannotStart(f"{error}: it should be JSON, as in FADRM_HOSTS='[\"127.0.0.1\"]'.") from error
 
 
 def shown(settings: Settings) -> Iterator[Shown]:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from app import cli, terminal, up
 from app.main import create_app, server
 from app.redis_server import write_private
-from app.settings import Settings
+from app.settings import Settings, load
 from fadrm import Client
 from fadrm.connection import FILE, Connection
 from tests.app.archives import archive
@@ -263,7 +263,7 @@ def test_an_address_that_is_none_is_said_to_be_none(run: Run, monkeypatch: pytes
     [
         ("FADRM_LEASE_S", "soon", "FADRM_LEASE_S is 'soon'"),
         ("FADRM_THREADS", "-1", "FADRM_THREADS is '-1'"),
-        ("FADRM_HOSTS", "a,b", 'field "hosts"'),
+        ("FADRM_HOSTS", '["a', "FADRM_HOSTS is '[\"a'"),
     ],
 )
 def test_a_wrong_setting_is_named(
@@ -272,6 +272,14 @@ def test_a_wrong_setting_is_named(
     monkeypatch.setenv(variable, value)
     code, _, said = run("doctor")
     assert code == cli.FAILED and told in said
+
+
+@pytest.mark.parametrize("value", ["/data,/scratch/sets", " /data, /scratch/sets ,", '["/data", "/scratch/sets"]'])
+def test_a_list_may_be_written_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FADRM_DATA_ROOTS", value)
+    monkeypatch.setenv("FADRM_HOSTS", "[::1],gpu.lab")
+    found = load()
+    assert found.data_roots == (Path("/data"), Path("/scratch/sets")) and found.hosts == ("[::1]", "gpu.lab")
 
 
 def test_every_setting_is_listed_with_its_source_and_no_secret(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
