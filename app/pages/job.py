@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 
 from fastapi import APIRouter, Request
+from pydantic import ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app import controls, exports, jobs
+from app import controls, exports, jobs, problems
 from app.api.jobs import check_match
 from app.deps import ServicesDep, UserDep, VisibilityField, WriterDep
 from app.pages import job_view
-from app.pages.new import PostedDep, submit, valid_name
+from app.pages.new import Posted, PostedDep, submit, valid_name
 from app.pages.render import page
 
 
@@ -81,11 +82,20 @@ def router() -> APIRouter:
 
     @routes.post("/exports")
     def export(services: ServicesDep, user: WriterDep, job_id: str, posted: PostedDep) -> Response:
-        form, _, ipc = (posted.get("form") or [""])[-1].partition(" ")
-        exports.ask(services, user, job_id, exports.ExportIn.model_validate({"form": form, "ipc": ipc or None}))
+        exports.ask(services, user, job_id, _export(posted))
         return RedirectResponse(f"/jobs/{job_id}#download", 303)
 
     return routes
+
+
+def _export(posted: Posted) -> exports.ExportIn:
+    """What the button asks for: `parquet`, `parquet 10`. Raises Unprocessable."""
+    form, _, ipc = (posted.get("form") or [""])[-1].partition(" ")
+    asked = {"form": form, "ipc": ipc or None}
+    try:
+        return exports.ExportIn.model_validate(asked)
+    except ValidationError as error:
+        raise problems.invalid(error.errors(), asked, prefix="/") from error
 
 
 def _base_url(request: Request, services: ServicesDep) -> str:

@@ -130,3 +130,9 @@ def test_the_page_offers_each_form_until_it_is_asked_for(
     assert 'value="parquet 1"' not in shown and "is being written" in shown
     world.work()
     assert "/artifacts/parquet-1" in client.get(page).text
+
+
+def test_a_page_that_asks_for_no_form_there_is_says_so(client: TestClient, finished: dict[str, Any]) -> None:
+    for wanted in ("", "gif", "parquet many", "parquet 0"):
+        answer = client.post(f"/jobs/{finished['id']}/exports", data={"form": wanted})
+        assert answer.status_code == 422 and "should be" in answer.json()["detail"]
