@@ -14,7 +14,7 @@ from app.models import Job, Step, StepState, User
 from app.services import Services
 from app.storage import room
 from app.views.downloads import ExportOut, files_of, forms, under_way
-from app.visibility import chosen
+from app.visibility import chosen, of_a_copy
 from engine.errors import ErrorReport
 from engine.plan import Plan, StepKind
 from engine.plan import Step as PlannedStep
@@ -99,5 +99,5 @@ def _new_job(
         name=f"{step.params['form']} of {job.name}"[:80],
         spec=jobs.spec_of(job).model_copy(update={"exports": (step.params["form"],)}),
         plan=Plan(steps=(*needed, step), rows=(), package=step.key),
-        visibility=chosen(session, user, None, settings.visibility),
+        visibility=chosen(session, user, of_a_copy(user, job), settings.visibility),
     )

@@ -15,7 +15,7 @@ from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Outdated
 from app.models import Job, JobState, User, Visibility
 from app.services import Services
-from app.visibility import Chosen
+from app.visibility import Chosen, of_a_copy
 from engine.spec import JobSpec
 
 router = APIRouter(tags=["jobs"])
@@ -184,7 +184,8 @@ def rerun_job(
     job_id: str, response: Response, services: ServicesDep, user: WriterDep, idempotency_key: IdempotencyKey = None
 ) -> views.JobOut:
     old = _job(services, user, job_id)
-    return _submitted(response, services, user, Submitted(jobs.spec_of(old), old.name), idempotency_key)
+    again = Submitted(jobs.spec_of(old), old.name, of_a_copy(user, old))
+    return _submitted(response, services, user, again, idempotency_key)
 
 
 @router.get(

@@ -14,6 +14,7 @@ from app.deps import ServicesDep, UserDep, VisibilityField, WriterDep
 from app.pages import job_view
 from app.pages.new import Posted, PostedDep, submit, valid_name
 from app.pages.render import page
+from app.visibility import of_a_copy
 
 
 def router() -> APIRouter:
@@ -77,8 +78,9 @@ def router() -> APIRouter:
     def rerun(services: ServicesDep, user: WriterDep, job_id: str) -> Response:
         with services.database.read() as session:
             known = jobs.get(session, user, job_id)
-        spec = jobs.spec_of(known)
-        return RedirectResponse(f"/jobs/{submit(services, user, spec, known.name, secrets.token_hex(16))}", 303)
+        key, shown_to = secrets.token_hex(16), of_a_copy(user, known)
+        made = submit(services, user, jobs.spec_of(known), known.name, key, shown_to)
+        return RedirectResponse(f"/jobs/{made}", 303)
 
     @routes.post("/exports")
     def export(services: ServicesDep, user: WriterDep, job_id: str, posted: PostedDep) -> Response:

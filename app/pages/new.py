@@ -140,9 +140,11 @@ def router() -> APIRouter:
     return routes
 
 
-def submit(services: Services, user: User, spec: JobSpec, name: str | None, key: str) -> str:
+def submit(
+    services: Services, user: User, spec: JobSpec, name: str | None, key: str, visibility: str | None = None
+) -> str:
     """Plan and write down. Returns the job's id; the same key gives the same job."""
-    job, _ = planning.submit(services, user, spec, name, key)
+    job, _ = planning.submit(services, user, spec, name, key, visibility)
     return job.id
 
 

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from app.models import Job
 from engine.plan import StepKind
 from tests.app.test_outcome_api import finished
+from tests.app.test_visibility import team
 from tests.app.world import World, spec_body
 
 __all__ = ["finished"]  # a fixture
@@ -130,6 +131,15 @@ def test_the_page_offers_each_form_until_it_is_asked_for(
     assert 'value="parquet 1"' not in shown and "is being written" in shown
     world.work()
     assert "/artifacts/parquet-1" in client.get(page).text
+
+
+def test_a_form_of_a_private_job_is_as_private(client: TestClient, world: World, finished: dict[str, Any]) -> None:
+    mate = world.person("mate")
+    team(world, "vision", world.person("owner"), mate)
+    assert finished["visibility"] == "private"
+    writer = f"/api/v1/jobs/{asked(client, finished).json()['job']}"
+    assert client.get(writer).json()["visibility"] == "private"
+    assert client.get(writer, headers=mate.headers).status_code == 404
 
 
 def test_a_page_that_asks_for_no_form_there_is_says_so(client: TestClient, finished: dict[str, Any]) -> None:

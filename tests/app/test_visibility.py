@@ -75,6 +75,20 @@ def test_who_submits_says_who_sees_it(client: TestClient, world: World) -> None:
     assert client.post("/api/v1/jobs", json={"spec": spec_body(), "visibility": "world"}).status_code == 422
 
 
+def test_a_job_that_is_run_again_by_its_owner_is_seen_by_nobody_else_than_before(
+    client: TestClient, world: World, job: dict[str, Any]
+) -> None:
+    other = world.person("other")
+    team(world, "vision", world.person("owner"), other)
+    assert show(client, job, "private") == 200
+    assert client.post(f"/api/v1/jobs/{job['id']}/rerun").json()["visibility"] == "private"
+    page = client.post(f"/jobs/{job['id']}/rerun").headers["location"]
+    assert client.get(page, headers=other.headers).status_code == 404
+    assert show(client, job, "all") == 200
+    again = client.post(f"/api/v1/jobs/{job['id']}/rerun", headers=other.headers).json()
+    assert again["visibility"] == "team"  # who runs another's has it as one of their own
+
+
 def test_a_job_that_is_shown_is_seen_and_not_changed_by_others(
     client: TestClient, world: World, job: dict[str, Any]
 ) -> None:
