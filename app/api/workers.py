@@ -11,9 +11,9 @@ router = APIRouter(tags=["workers"])
 
 
 @router.get("/workers", summary="Workers, the one last heard of first")
-def list_workers(services: ServicesDep, _user: UserDep) -> list[views.WorkerOut]:
+def list_workers(services: ServicesDep, user: UserDep) -> list[views.WorkerOut]:
     with services.database.read() as session:
-        return views.workers(session)
+        return views.workers(session, user)
 
 
 @router.post("/workers/{worker_id}/drain", summary="Let a worker take no steps; the one it has it gives back")

@@ -22,7 +22,7 @@ def router() -> APIRouter:
     @routes.get("/workers")
     def worker_list(request: Request, services: ServicesDep, user: UserDep) -> HTMLResponse:
         with services.database.read() as session:
-            found = views.workers(session)
+            found = views.workers(session, user)
         return page(request, "workers.html", workers=found, administers=user.role == "admin")
 
     @routes.post("/workers/{worker_id}/drain")

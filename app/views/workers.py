@@ -8,8 +8,9 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.models import Step, Worker, utc_now
+from app.models import Job, Step, User, Worker, utc_now
 from app.views.out import Out
+from app.visibility import visible_to
 from app.workers import ONLINE_S
 
 
@@ -31,8 +32,8 @@ class WorkerOut(Out):
     version: str
     online: bool
     age_seconds: float = Field(description="Since it was last heard of.")
-    step: str | None = Field(description="Title of the step that it works on.")
-    job_id: str | None
+    step: str | None = Field(description="Title of the step that it works on; not told of a job that you may not see.")
+    job_id: str | None = Field(description="The job that it works for; null when it works for none that you may see.")
     draining_by: str | None = Field(description="Who wants it to take no steps; null: it takes them.")
     host_free_bytes: int | None
     host_total_bytes: int | None
@@ -46,15 +47,22 @@ class WorkerOut(Out):
     seen_at: datetime
 
 
+ELSEWHERE = "somebody else’s job"
 SAME = frozenset(WorkerOut.model_fields) - {"online", "age_seconds", "step", "job_id", "strangers", "samples"}
 
 
-def workers(session: Session) -> list[WorkerOut]:
-    """Every worker ever heard of, the latest first."""
+def workers(session: Session, user: User) -> list[WorkerOut]:
+    """Every worker ever heard of, the latest first. Of jobs that the user may not see is told that there are such."""
     now = utc_now()
-    query = select(Worker, Step.title, Step.job_id).outerjoin(Step, Step.id == Worker.step_id)
+    query = select(Worker, Step.title, Job.id, visible_to(user, Job).label("is_shown"))
+    query = query.outerjoin(Step, Step.id == Worker.step_id).outerjoin(Job, Job.id == Step.job_id)
     rows = session.execute(query.order_by(Worker.seen_at.desc())).all()
-    return [_out(worker, title, job_id, now) for worker, title, job_id in rows]
+    return [
+        _out(worker, ELSEWHERE, None, now)
+        if is_shown is False
+        else _out(worker, title, job_id, now)  # None: it is idle
+        for worker, title, job_id, is_shown in rows
+    ]
 
 
 def worker_out(session: Session, worker: Worker) -> WorkerOut:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from app import claims, cli, cli_workers, views, workers
 from app.claims import Room
 from app.jobs import Wish
+from app.main import create_app
 from app.models import AuditEvent, Job, Step, Worker
 from engine import events
 from fadrm import Client
@@ -177,3 +178,17 @@ def test_workers_are_listed_and_drained_by_command(
     first, _, row, last = told.getvalue().splitlines()
     assert first == "test:cpu:0 takes no steps" and last == "test:cpu:0 takes steps"
     assert "drained by admin" in row
+
+
+@pytest.mark.parametrize(("name", "is_shown"), [("ann", True), ("admin", True), ("bob", False)])
+def test_whose_step_a_worker_has_is_told_to_those_who_see_the_job(
+    any_waiting: World, name: str, is_shown: bool
+) -> None:
+    lease, person = any_waiting.claim(), any_waiting.person(name)
+    assert lease is not None
+    set_worker(any_waiting, step_id=lease.step_id)
+    with TestClient(create_app(any_waiting.services, background=False), headers=person.headers) as client:
+        [told] = client.get("/api/v1/workers").json()
+        page = client.get("/workers").text
+    assert (told["step"], told["job_id"]) == (("Step a-0", lease.job_id) if is_shown else ("somebody else’s job", None))
+    assert (lease.job_id in page) == ("Step a-0" in page) == is_shown
