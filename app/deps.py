@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends, Form, Request
@@ -17,6 +19,7 @@ from app.visibility import Chosen
 
 CSRF_HEADER = "X-CSRF-Token"
 CSRF_FIELDS = ("csrf_token", "csrf")
+TURN_S = 0.1  # from one look for a turn to the next
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -60,6 +63,20 @@ async def current_manager(request: Request) -> User:
     return auth.may_manage(await identity_of(request))
 
 
+async def reading_turn(request: Request) -> AsyncIterator[None]:
+    """A turn at reading what was sent, of the few that there are at once.
+
+    Who waits for it holds none of the threads, of which every other request needs one too.
+    """
+    turns = request.app.state.unpacking
+    while not turns.acquire(blocking=False):  # noqa: ASYNC110 - threads take turns too: `finish`
+        await asyncio.sleep(TURN_S)
+    try:
+        yield
+    finally:
+        turns.release()
+
+
 async def check_csrf(request: Request) -> None:
     """What a browser sends of itself (its cookie) changes nothing: a page of ours must have added its token."""
     identity: auth.Identity | None = request.state.identity
@@ -88,4 +105,5 @@ UserDep = Annotated[User, Depends(current_user)]
 WriterDep = Annotated[User, Depends(current_writer)]
 ManagerDep = Annotated[User, Depends(current_manager)]
 AdminDep = Annotated[User, Depends(current_admin)]
+TurnDep = Annotated[None, Depends(reading_turn, scope="function")]
 VisibilityField = Annotated[Chosen, Form()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -13,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from app import folder_preview, sent, uploads
 from app.api.folders import PNG
-from app.deps import ServicesDep, UserDep, WriterDep
+from app.deps import ServicesDep, UserDep, WriterDep, reading_turn
 from app.errors import Unprocessable
 from app.models import UploadKind, User
 from app.planning import Name
@@ -54,12 +55,8 @@ async def received(
         folder, sha256 = await sent.receive(services, request.stream(), kind)
     except ClientDisconnect as error:
         raise Unprocessable("The file broke off on its way.", hint="Send it again.") from error
-
-    def in_turn() -> tuple[Made, bool]:
-        with request.app.state.unpacking:  # it is here already: it waits for its turn
-            return keep(folder, sha256)
-
-    return await run_in_threadpool(in_turn)
+    async with asynccontextmanager(reading_turn)(request):  # it is here already: it waits for its turn
+        return await run_in_threadpool(keep, folder, sha256)
 
 
 def tell_of(response: Response, address: str, *, is_new: bool) -> None:

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import arrivals, folder_preview, sent, uploads
 from app.datasets import catalogue
-from app.deps import ServicesDep, UserDep, VisibilityField, WriterDep
+from app.deps import ServicesDep, TurnDep, UserDep, VisibilityField, WriterDep
 from app.errors import ServiceError, TooLarge, TooMany, Unprocessable
 from app.models import Job, User
 from app.pages import files
@@ -38,6 +38,7 @@ def router() -> APIRouter:
         request: Request,
         services: ServicesDep,
         user: WriterDep,
+        _turn: TurnDep,
         file: Annotated[UploadFile, File()],
         title: Annotated[str, Form(max_length=80)] = "",
         skip_bad: Annotated[bool, Form()] = False,
@@ -48,7 +49,7 @@ def router() -> APIRouter:
             def keep(folder: Path, sha256: str) -> tuple[uploads.UploadOut, bool]:
                 return uploads.keep(services, user, folder, sha256, name, skip_bad=skip_bad)
 
-            made = files.kept(request, services, user, file, KIND, keep)
+            made = files.kept(services, user, file, KIND, keep)
         except (Unprocessable, TooMany, TooLarge) as error:
             return _list(request, services, user, error)
         return RedirectResponse(f"/datasets/uploads/{made.id}", 303)

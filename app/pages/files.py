@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from fastapi import Request, UploadFile
+from fastapi import UploadFile
 from pydantic import TypeAdapter
 
 from app import sent
@@ -32,14 +32,13 @@ def title_of(title: str, file: UploadFile) -> str:
 
 
 def kept(
-    request: Request,
     services: Services,
     user: User,
     file: UploadFile,
     kind: UploadKind,
     keep: Callable[[Path, str], tuple[Made, bool]],
 ) -> Made:
-    """What `keep` makes of the folder that a form's file is in, and its SHA-256."""
+    """What `keep` makes of the folder that a form's file is in, and its SHA-256. The route has a turn for it."""
     sent.check_room(services, user, file.size or 0, kind)
     folder = sent.new_folder(services.store.uploads)
     try:
@@ -47,7 +46,6 @@ def kept(
             shutil.copyfileobj(file.file, target, COPIED)
         with (folder / SENT).open("rb") as taken:
             sha256 = hashlib.file_digest(taken, "sha256").hexdigest()
-        with request.app.state.unpacking:
-            return keep(folder, sha256)[0]
+        return keep(folder, sha256)[0]
     finally:
         shutil.rmtree(folder, ignore_errors=True)

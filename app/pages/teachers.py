@@ -9,7 +9,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import arrivals, sent, weights
-from app.deps import ServicesDep, UserDep, VisibilityField, WriterDep
+from app.deps import ServicesDep, TurnDep, UserDep, VisibilityField, WriterDep
 from app.errors import Conflict, ServiceError, TooLarge, TooMany, Unprocessable
 from app.models import User
 from app.pages import files
@@ -33,6 +33,7 @@ def router() -> APIRouter:
         request: Request,
         services: ServicesDep,
         user: WriterDep,
+        _turn: TurnDep,
         file: Annotated[UploadFile, File()],
         network: Annotated[str, Form(max_length=40)],
         title: Annotated[str, Form(max_length=80)] = "",
@@ -43,7 +44,7 @@ def router() -> APIRouter:
             def keep(folder: Path, sha256: str) -> tuple[WeightsOut, bool]:
                 return weights.keep(services, user, folder, sha256, name, of)
 
-            files.kept(request, services, user, file, KIND, keep)
+            files.kept(services, user, file, KIND, keep)
         except (Unprocessable, TooMany, TooLarge) as error:
             return _list(request, services, user, error)
         return RedirectResponse("/teachers", 303)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import ExifTags, Image
@@ -430,3 +431,26 @@ def test_an_upload_that_a_job_is_just_being_made_from_is_not_removed(any_world: 
         with pytest.raises(Conflict):
             removed.result(timeout=10)
     assert any_world.count(Upload) == 1
+
+
+@pytest.mark.parametrize("by_form", [False, True])
+def test_archives_that_wait_to_be_read_hold_nobody_up(world: World, owner: Person, by_form: bool) -> None:
+    app = create_app(replace(world.services), background=False)
+    turns, most = app.state.unpacking, world.services.settings.max_unpacking_at_once
+    with TestClient(app, headers=owner.headers, follow_redirects=False) as client, ThreadPoolExecutor() as pool:
+
+        def send() -> int:
+            if by_form:
+                return client.post("/datasets", files={"file": ("ants.zip", archive())}).status_code
+            return client.post(URL, content=archive(), headers=ZIP).status_code
+
+        assert client.portal is not None
+        client.portal.call(setattr, client.portal.call(current_default_thread_limiter), "total_tokens", 2)
+        for _ in range(most):
+            turns.acquire()
+        sent_meanwhile = [pool.submit(send) for _ in range(3)]
+        assert not wait(sent_meanwhile, timeout=1).done
+        assert pool.submit(client.get, "/api/v1/me").result(timeout=10).status_code == 200
+        for _ in range(most):
+            turns.release()
+        assert {one.result(timeout=60) for one in sent_meanwhile} <= {200, 201, 303}
