@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -21,11 +22,13 @@ from app import auth, problems
 from app.errors import Forbidden, NotFound, ServiceError, TooLarge, Unauthenticated, UnknownHost, Unprocessable
 from app.limits import Kind, Rates
 from app.links import PATH as LINKS
+from app.models import Token
 from app.services import Services
 from engine.errors import ErrorReport
 
 log = logging.getLogger(__name__)
 COOKIE = "fadrm_session"
+NOTED_S = 0.5  # how long a request waits until the use of its token is noted
 # Routes that count the bytes of their body themselves.
 STREAMED = ("POST /api/v1/datasets", "POST /api/v1/weights", "PATCH /api/v1/uploads/")
 FORMS_WITH_A_FILE = ("POST /datasets", "POST /teachers")
@@ -94,6 +97,7 @@ class Guard:
         self.app, self.services, self.secret, self.hosts = app, services, secret, hosts
         settings = services.settings
         self.rates = Rates({"reads": settings.max_reads_per_min, "writes": settings.max_writes_per_min})
+        self._noting: asyncio.Future[None] | None = None
 
     def _most_bytes(self, request: Request) -> int:
         """Of a body that is not streamed."""
@@ -125,6 +129,7 @@ class Guard:
                 self.rates.take(request.client.host if request.client else "", _kind(request))
             elif path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
                 await run_in_threadpool(self._identify, request)
+                await self._note_use(request.state.identity.token)
                 self.rates.take(request.state.identity.user.id, _kind(request))
             _refuse_nul(request)
         except Unauthenticated as error:
@@ -146,14 +151,17 @@ class Guard:
                 hint="Send `Authorization: Bearer <token>`; `fadrm token` makes one.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        if auth.is_due(identity.token):
-            self._touch(identity.token.id)
         request.state.identity = identity
         if kind == "session":
             request.state.csrf = auth.csrf_token(self.secret, identity.token.sha256)
 
+    async def _note_use(self, token: Token) -> None:
+        """Note that a token was used, one at a time, and soon or later: while nobody can write, who only reads is answered."""
+        if auth.is_due(token) and (self._noting is None or self._noting.done()):
+            self._noting = asyncio.ensure_future(run_in_threadpool(self._touch, token.id))
+            await asyncio.wait([self._noting], timeout=NOTED_S)
+
     def _touch(self, token_id: str) -> None:
-        """Note that a token was used. Who only reads is answered also while nobody can write."""
         try:
             with self.services.database.write() as session:
                 auth.touch(session, token_id)
