@@ -116,6 +116,7 @@ class Server(uvicorn.Server):
 
 def server(app: FastAPI, *, host: str, port: int) -> Server:
     """A server of one process for this app; `server(...).run()` serves until a signal."""
+    has_proxy = bool(app.state.services.settings.public_url)
     config = uvicorn.Config(
         app,
         host=host,
@@ -124,5 +125,6 @@ def server(app: FastAPI, *, host: str, port: int) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=has_proxy,  # without one, whoever is on this machine could name any address as theirs
     )
     return Server(config)

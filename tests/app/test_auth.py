@@ -17,7 +17,7 @@ from sqlalchemy import select, update
 
 from app import auth
 from app.db import BUSY_TIMEOUT_MS
-from app.main import create_app, hosts
+from app.main import create_app, hosts, server
 from app.middleware import COOKIE
 from app.models import Token, User, utc_now
 from app.settings import Settings
@@ -254,6 +254,13 @@ def test_the_use_of_a_token_is_noted_now_and_then(client: TestClient, world: Wor
     [first] = client.get("/api/v1/tokens").json()
     [second] = client.get("/api/v1/tokens").json()
     assert first["last_used_at"] == second["last_used_at"] is not None
+
+
+@pytest.mark.parametrize("public_url", ["", "https://fadrm.example"])
+def test_only_a_server_behind_a_proxy_believes_what_address_a_request_names(world: World, public_url: str) -> None:
+    settings = world.services.settings.model_copy(update={"public_url": public_url})
+    app = create_app(dataclasses.replace(world.services, settings=settings), background=False)
+    assert server(app, host="127.0.0.1", port=0).config.proxy_headers == bool(public_url)
 
 
 def test_who_only_reads_does_not_wait_for_who_writes(client: TestClient, world: World) -> None:
