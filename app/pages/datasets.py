@@ -7,10 +7,9 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
-from sqlalchemy import select
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app import arrivals, folder_preview, sent, uploads
+from app import arrivals, folder_preview, jobs, sent, uploads
 from app.datasets import catalogue
 from app.deps import ServicesDep, TurnDep, UserDep, VisibilityField, WriterDep
 from app.errors import ServiceError, TooLarge, TooMany, Unprocessable
@@ -19,7 +18,6 @@ from app.pages import files
 from app.pages.render import page
 from app.services import Services
 from app.uploads import KIND
-from app.visibility import visible_to
 from engine.sources import Folder, Upload
 
 MOST_JOBS = 10  # that a page names as users of a data set
@@ -122,6 +120,6 @@ def _list(request: Request, services: Services, user: User, error: ServiceError 
 
 def _used_by(services: Services, user: User, used: Any) -> list[Job]:
     """Jobs with a data set that this user may see, the newest first."""
-    query = select(Job).where(used, visible_to(user, Job)).order_by(Job.id.desc()).limit(MOST_JOBS)
+    query = jobs.visible_to(user).where(used).order_by(Job.id.desc()).limit(MOST_JOBS)
     with services.database.read() as session:
         return list(session.scalars(query))

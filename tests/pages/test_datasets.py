@@ -8,8 +8,10 @@ from pathlib import Path
 from playwright.sync_api import expect
 from starlette.testclient import TestClient
 
+from app.models import Job, utc_now
+from engine.sources import Upload
 from tests.app.archives import FLAT, archive
-from tests.pages.site import Site
+from tests.pages.site import SMALL, Site
 from tests.pages.visitor import Opener
 
 ZIP = {"Content-Type": "application/zip"}
@@ -35,6 +37,17 @@ def test_a_form_without_scripts_makes_a_data_set_that_can_be_distilled(client: T
     distil = re.search(r'href="(/jobs/new\?upload=[0-9a-f]{64})"', page)
     assert distil and 'value="upload" checked' in client.get(distil[1]).text
     assert "insects" in client.get("/datasets").text
+
+
+def test_a_data_set_names_the_jobs_that_use_it_and_not_those_in_the_trash(client: TestClient, site: Site) -> None:
+    page = send(client, archive(*FLAT))
+    [upload_id] = set(re.findall(r"/jobs/new\?upload=([0-9a-f]{64})", page))
+    job_id = site.submit("Insects", SMALL.model_copy(update={"dataset": Upload(id=upload_id), "ipc": 1}))
+    path = f"/datasets/uploads/{upload_id}"
+    assert f"/jobs/{job_id}" in client.get(path).text
+    with site.services.database.write() as session:
+        session.get_one(Job, job_id).deleted_at = utc_now()
+    assert f"/jobs/{job_id}" not in client.get(path).text
 
 
 def test_images_that_cannot_be_read_are_named_on_the_page(client: TestClient) -> None:
