@@ -76,6 +76,6 @@ def chosen(session: Session, owner: User, wanted: str | None, default: str) -> V
     return Visibility(default)
 
 
-def of_a_copy(user: User, job: Job) -> Visibility | None:
-    """What `chosen` is to be told of a job that is made from another: a copy of one's own shows nobody what that hides."""
-    return job.visibility if job.owner_id == user.id else None
+def of_a_copy(user: User, known: Owned) -> Visibility | None:
+    """What `chosen` is to be told of what is made from another: a copy of one's own shows nobody what that hides."""
+    return known.visibility if known.owner_id == user.id else None

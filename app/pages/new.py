@@ -5,16 +5,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app import datasets, jobs, planning, problems, weights
+from app import datasets, jobs, planning, problems, visibility, weights
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unprocessable
-from app.models import User
+from app.models import User, Visibility
 from app.pages import failure
 from app.pages import form as forms
 from app.pages.render import page
@@ -30,6 +30,8 @@ BASIC = frozenset({"/ipc", "/teachers/0/network", "/teachers/0/epochs", "/evalua
 ADD, REMOVE, CHECK = "add-teacher", "remove-teacher", "check"
 MAX_KEY = 255  # as the API has it
 NAME: TypeAdapter[str] = TypeAdapter(planning.Name)
+SEEN_BY: TypeAdapter[visibility.Chosen] = TypeAdapter(visibility.Chosen)
+Valid = TypeVar("Valid")
 Posted = Mapping[str, Sequence[str]]
 
 
@@ -52,6 +54,7 @@ class Draft:
     spec: dict[str, Any]
     name: str = ""
     preset: str = ""
+    visibility: str = ""  # empty: as the server has it
     key: str = field(default_factory=lambda: secrets.token_hex(16))
 
 
@@ -111,8 +114,9 @@ def router() -> APIRouter:
         if origin.clone:
             with services.database.read() as session:
                 known = jobs.get(session, user, origin.clone)
-            spec = failure.remedied(known.spec, known.error, origin.remedy)
-            return _page(request, services, user, Draft(spec=spec, name=known.name), filters=shown)
+            spec, seen_by = failure.remedied(known.spec, known.error, origin.remedy), visibility.of_a_copy(user, known)
+            draft = Draft(spec=spec, name=known.name, visibility=seen_by or "")
+            return _page(request, services, user, draft, filters=shown)
         chosen = PRESETS.get(origin.preset) or PRESETS[DEMO]
         spec = chosen.spec.model_dump(mode="json") | origin.dataset
         if origin.weights:
@@ -127,8 +131,8 @@ def router() -> APIRouter:
         if action in (ADD, REMOVE, CHECK):
             return _page(request, services, user, draft)
         try:
-            spec = _valid_spec(draft)
-            return _see_job(submit(services, user, spec, _valid_name(draft), draft.key))
+            spec, name, seen_by = _valid_spec(draft), _valid_name(draft), _valid_visibility(draft)
+            return _see_job(submit(services, user, spec, name, draft.key, seen_by))
         except Unprocessable as error:
             return _page(request, services, user, draft, error)
 
@@ -141,10 +145,10 @@ def router() -> APIRouter:
 
 
 def submit(
-    services: Services, user: User, spec: JobSpec, name: str | None, key: str, visibility: str | None = None
+    services: Services, user: User, spec: JobSpec, name: str | None, key: str, seen_by: str | None = None
 ) -> str:
     """Plan and write down. Returns the job's id; the same key gives the same job."""
-    job, _ = planning.submit(services, user, spec, name, key, visibility)
+    job, _ = planning.submit(services, user, spec, name, key, seen_by)
     return job.id
 
 
@@ -158,7 +162,13 @@ def read_draft(posted: Posted) -> Draft:
         teachers.pop()
     if action in (ADD, REMOVE) and spec["method"]["method"] in ("fadrm", "fadrm+"):
         spec["method"]["method"] = "fadrm" if len(teachers) == 1 else "fadrm+"  # their fields are the same
-    return Draft(spec=spec, name=_last(posted, "name").strip(), preset=_last(posted, "preset"), key=_key(posted))
+    return Draft(
+        spec=spec,
+        name=_last(posted, "name").strip(),
+        preset=_last(posted, "preset"),
+        visibility=_last(posted, "visibility"),
+        key=_key(posted),
+    )
 
 
 def _key(posted: Posted) -> str:
@@ -182,12 +192,20 @@ def _valid_name(draft: Draft) -> str | None:
     return valid_name(draft.name) if draft.name else None
 
 
+def _valid_visibility(draft: Draft) -> str | None:
+    return _valid(SEEN_BY, draft.visibility, "/visibility") if draft.visibility else None
+
+
 def valid_name(text: str) -> str:
     """A job's name as it is kept. Raises Unprocessable."""
+    return _valid(NAME, text, "/name")
+
+
+def _valid(kind: TypeAdapter[Valid], text: str, pointer: str) -> Valid:
     try:
-        return NAME.validate_python(text)
+        return kind.validate_python(text)
     except ValidationError as error:
-        raise problems.invalid(error.errors(), text, prefix="/name") from error
+        raise problems.invalid(error.errors(), text, prefix=pointer) from error
 
 
 def _see_job(job_id: str) -> Response:
@@ -218,6 +236,7 @@ def _page(
         "new.html",
         status=422 if error and request.method == "POST" else 200,
         draft=draft,
+        visibility=draft.visibility or _usual(services, user),
         form=forms.build(draft.spec, [report for report in errors if report.pointer != "/name"]),
         name_errors=[report for report in errors if report.pointer == "/name"],
         refusal=error,
@@ -228,6 +247,11 @@ def _page(
         folders=_folders(services),
         max_teachers=MOST_TEACHERS,
     )
+
+
+def _usual(services: Services, user: User) -> Visibility:
+    with services.database.read() as session:
+        return visibility.chosen(session, user, None, services.settings.visibility)
 
 
 def _presets(filters: Filters, chosen: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
-from app import jobs, problems, sweeps
+from app import jobs, problems, sweeps, visibility
 from app.cells import MAX_AXES, Axis, pointers
 from app.errors import Unprocessable
 from app.models import Job, Sweep, User
@@ -51,6 +51,7 @@ class Draft:
     base: str  # preset:<name>, job:<id> or sweep:<id>
     name: str = ""
     rows: tuple[Row, ...] = (Row(),) * ROWS
+    visibility: str = ""  # empty: as the server has it
     key: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @property
@@ -69,7 +70,7 @@ def read(posted: Posted) -> Draft:
     filled = [index + 1 for index, row in enumerate(found) if row.is_filled or row.name]
     rows = tuple(found[: max([ROWS, *filled])])
     key = last("idempotency_key") or secrets.token_hex(16)
-    return Draft(base=last("base"), name=last("name"), rows=rows, key=key)
+    return Draft(base=last("base"), name=last("name"), rows=rows, visibility=last("visibility"), key=key)
 
 
 def again(services: Services, user: User, sweep_id: str) -> Draft:
@@ -95,7 +96,8 @@ def request_of(services: Services, user: User, draft: Draft) -> SweepIn:
     if not axes:
         message = "Nothing varies yet."
         raise Unprocessable(message, hint="Name a field and at least one value for it.")
-    body = {"name": draft.name or None, "axes": axes} | _base(services, user, draft.base)
+    body = {"name": draft.name or None, "visibility": draft.visibility or None, "axes": axes}
+    body |= _base(services, user, draft.base)
     try:
         return SweepIn.model_validate(body)
     except ValidationError as error:
@@ -161,6 +163,7 @@ def _value(text: str) -> Any:
 def context(services: Services, user: User, draft: Draft, error: Unprocessable | None) -> dict[str, Any]:
     """What the template needs beside the draft: choices, and each error at its row."""
     fields: list[str] = []
+    own: Job | Sweep | None = None
     bases: dict[str, list[tuple[str, str]]] = {}
     kind, _, name = draft.base.partition(":")
     if kind in OWN:
@@ -172,10 +175,15 @@ def context(services: Services, user: User, draft: Draft, error: Unprocessable |
         fields = pointers(PRESETS[name].spec.model_dump(mode="json"))
     for preset in PRESETS.values():
         bases.setdefault(preset.group, []).append((f"preset:{preset.name}", preset.title))
+    with services.database.read() as session:
+        seen_by = visibility.chosen(
+            session, user, visibility.of_a_copy(user, own) if own else None, services.settings.visibility
+        )
     reports = error.errors if error else []
     by_row = [_of_row(draft, index, reports) for index in range(len(draft.rows))]
     placed = [report for found in by_row for report in found]
     return {
+        "visibility": draft.visibility or seen_by,
         "bases": bases,
         "fields": fields,
         "row_errors": by_row,

@@ -131,6 +131,7 @@ def test_a_form_that_was_left_is_offered_again(visit: Opener, site: Site) -> Non
     page.get_by_label("Images per class (ipc)").fill("3")
     page.get_by_role("button", name="Add a teacher").click()
     expect(page.locator('[name="/teachers/1/network"]')).to_have_count(1)
+    page.wait_for_load_state()  # its scripts have run
     page.goto("/jobs")
     page.goto("/jobs/new")
     expect(page.get_by_label("Name")).to_have_value("")

@@ -234,6 +234,23 @@ def test_a_clone_begins_with_the_spec_of_its_job(client: TestClient, site: Site)
     assert 'value="To be cloned"' in page and 'value="4711"' in page
 
 
+def test_the_form_says_who_will_see_a_job_and_a_clone_of_a_private_one_stays_private(
+    client: TestClient, site: Site
+) -> None:
+    posted = fields_of(client.get("/jobs/new?preset=demo").text)
+    assert posted["visibility"] == ["private"], "the default is the team, and there is none"
+    refused = client.post("/jobs/new", data=posted | {"visibility": "world", "action": "submit"})
+    assert refused.status_code == 422 and "private" in refused.text
+    shown = client.post("/jobs/new", data=posted | {"visibility": "all", "action": "submit"}).url.path
+    assert site.job(shown.rpartition("/")[2]).visibility == "all"
+    for form in (f"/jobs/new?clone={shown.rpartition('/')[2]}", f"/sweeps/new?job={shown.rpartition('/')[2]}"):
+        again = fields_of(client.get(form).text)
+        assert again["visibility"] == ["all"]
+    filled = again | {"path0": "/ipc", "values0": "1, 2", "visibility": "private", "action": "submit"}
+    made = client.post("/sweeps/new", data=filled)
+    assert "only its owner" in made.text and made.url.path.startswith("/sweeps/swp_")
+
+
 def test_the_demo_is_one_click(client: TestClient, site: Site) -> None:
     page = client.get("/jobs").text
     answer = client.post("/jobs/demo", data={"csrf": csrf_of(page), "idempotency_key": "k"})
