@@ -43,7 +43,7 @@ def ask(services: Services, user: User, job_id: str, wanted: ExportIn) -> Export
         if services.store.is_whole(step.key):
             [file] = files_of(job, step, services.store.manifest(step.key))
             return ExportOut(form=wanted.form, ipc=file.ipc, state="ready", job=None, artifact=file)
-        at_work = under_way(session, [step.key]).get(step.key)
+        at_work = under_way(session, user, [step.key]).get(step.key)
         writer = at_work or _new_job(session, services, user, job, step, list(_needed(job, steps, step, services))).id
     if at_work is None:
         services.bell.ring()  # after the commit

@@ -22,6 +22,7 @@ from app.storage.bucket import BucketAway
 from engine.errors import EngineError, ErrorReport
 from engine.spec import JobSpec
 
+DISK_FULL = ("disk is full", "No space left on device")  # as SQLite and PostgreSQL say it
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 TAGS = (
@@ -118,6 +119,12 @@ def _engine_error(request: Request, error: Exception) -> Response:
 
 def _database_error(request: Request, error: Exception) -> Response:
     log.error("database does not answer", extra={"error": repr(error)})
+    if any(words in str(error) for words in DISK_FULL):
+        hint = (
+            "Nothing was stored. An administrator frees space (`fadrm storage` tells what can go); send it again then."
+        )
+        full = Unavailable("The disk that the database is on is full.", hint=hint, headers={"Retry-After": "60"})
+        return answer(request, full)
     busy = Unavailable("The database does not answer.", hint="Try again shortly.", headers={"Retry-After": "2"})
     return answer(request, busy)
 

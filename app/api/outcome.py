@@ -78,7 +78,7 @@ def get_results(job_id: str, services: ServicesDep, user: UserDep) -> views.Resu
 @router.get("/jobs/{job_id}/artifacts", summary="The files to download, once the job is done")
 def list_artifacts(job_id: str, services: ServicesDep, user: UserDep) -> views.ArtifactsOut:
     with services.database.read() as session:
-        return views.artifacts(session, services.store, jobs.get(session, user, job_id))
+        return views.artifacts(session, services.store, jobs.get(session, user, job_id), user)
 
 
 @router.head("/jobs/{job_id}/artifacts/{name:path}", include_in_schema=False)

@@ -25,14 +25,14 @@ def router() -> APIRouter:
     def job_page(request: Request, services: ServicesDep, user: UserDep, job_id: str) -> HTMLResponse:
         with services.database.read() as session:
             job = jobs.get(session, user, job_id)
-            context = job_view.whole(session, services.store, job, _base_url(request, services))
+            context = job_view.whole(session, services.store, job, user, _base_url(request, services))
         return page(request, "job.html", **context)
 
     @routes.get("/parts")
     def job_parts(request: Request, services: ServicesDep, user: UserDep, job_id: str) -> HTMLResponse:
         with services.database.read() as session:
             job = jobs.get(session, user, job_id)
-            context = job_view.live_parts(session, services.store, job, _base_url(request, services))
+            context = job_view.live_parts(session, services.store, job, user, _base_url(request, services))
         return page(request, "job/parts.html", **context)
 
     @routes.post("/cancel")

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app import estimates, views
 from app.jobs import steps_of
-from app.models import Event, Job, Step, Sweep
+from app.models import Event, Job, Step, Sweep, User
 from app.pages import copies, failure
 from app.pages.render import size
 from app.pages.scorecard import card
@@ -62,9 +62,9 @@ class Planned:
     steps: dict[str, float]  # by key
 
 
-def whole(session: Session, store: Store, job: Job, base_url: str) -> dict[str, Any]:
+def whole(session: Session, store: Store, job: Job, user: User, base_url: str) -> dict[str, Any]:
     """The context of the page."""
-    return live_parts(session, store, job, base_url) | {
+    return live_parts(session, store, job, user, base_url) | {
         "curves": _curves(session, job),
         "log": log_tail(session, job, LOG_LINES),
         "spec_yaml": yaml.safe_dump(job.spec, sort_keys=False, allow_unicode=True),
@@ -74,10 +74,10 @@ def whole(session: Session, store: Store, job: Job, base_url: str) -> dict[str, 
     }
 
 
-def live_parts(session: Session, store: Store, job: Job, base_url: str) -> dict[str, Any]:
+def live_parts(session: Session, store: Store, job: Job, user: User, base_url: str) -> dict[str, Any]:
     """The context of those parts that are rendered again while the job runs."""
     out, results = views.job_out(session, job), views.results(session, job)
-    files = views.artifacts(session, store, job)
+    files = views.artifacts(session, store, job, user)
     steps, attempts = steps_of(session, job.id), views.attempts(session, job)
     archive = max(files.data, key=lambda file: (file.form == PACKAGE, file.ipc, file.size_bytes), default=None)
     return {

@@ -14,9 +14,9 @@ from pydantic import Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.jobs import steps_of
+from app.jobs import steps_of, visible_to
 from app.leases import engine_step
-from app.models import TERMINAL_JOB_STATES, Job, Step, StepState, StoredStep
+from app.models import TERMINAL_JOB_STATES, Job, Step, StepState, StoredStep, User
 from app.storage.stored import DOWNLOADS
 from app.views.out import Out
 from engine.plan import Step as PlannedStep
@@ -58,8 +58,11 @@ class ArtifactsOut(Out):
     building: list[ExportOut] = Field(description="Forms that were asked for later, and are being written.")
 
 
-def artifacts(session: Session, store: Store, job: Job) -> ArtifactsOut:
-    """What can be downloaded: the files of all steps that write downloads, once these are whole."""
+def artifacts(session: Session, store: Store, job: Job, user: User | None = None) -> ArtifactsOut:
+    """What can be downloaded: the files of all steps that write downloads, once these are whole.
+
+    user: who is told which jobs write more; nobody is, where it is None.
+    """
     every = {step.key: step for step in steps_of(session, job.id)}
     own = [step for step in every.values() if step.kind in DOWNLOADS]
     done = [step for step in own if step.state == StepState.SUCCEEDED]
@@ -73,7 +76,9 @@ def artifacts(session: Session, store: Store, job: Job) -> ArtifactsOut:
         ready=ready,
         finished_at=max(whole[step.key].finished_at for step in own) if ready else None,
         data=sorted(files, key=lambda file: (-file.ipc, file.form != PACKAGE, file.form, file.name)),
-        building=[_building(later[key], job_id) for key, job_id in under_way(session, later).items()],
+        building=[_building(later[key], job_id) for key, job_id in under_way(session, user, later).items()]
+        if user
+        else [],
     )
 
 
@@ -91,11 +96,11 @@ def forms(package: Step, steps: Mapping[str, Step]) -> dict[Export, PlannedStep]
     return {form: another_form(packed, form, classes=classes, resolution=resolution) for form in get_args(Export)}
 
 
-def under_way(session: Session, keys: Collection[str]) -> dict[str, str]:
-    """Of these steps, those that a job is about to do, and the first such job."""
-    doing = select(Step.key, func.min(Job.id)).join(Job, Job.id == Step.job_id).where(Step.key.in_(keys))
-    doing = doing.where(Job.state.not_in(TERMINAL_JOB_STATES), Job.deleted_at.is_(None)).group_by(Step.key)
-    return dict(session.execute(doing).all())
+def under_way(session: Session, user: User, keys: Collection[str]) -> dict[str, str]:
+    """Of these steps, those that a job is about to do which the user may see, and the first such job."""
+    doing = visible_to(user).join(Step, Step.job_id == Job.id).where(Step.key.in_(keys))
+    doing = doing.where(Job.state.not_in(TERMINAL_JOB_STATES)).group_by(Step.key)
+    return dict(session.execute(doing.with_only_columns(Step.key, func.min(Job.id))).all())
 
 
 def _building(step: PlannedStep, job_id: str) -> ExportOut:

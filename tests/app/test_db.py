@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from app import claims, db, jobs
@@ -16,7 +17,7 @@ from app.db import Database
 from app.reaper import Reaper
 from app.sweeper import sweep
 from tests.app.conftest import made_of
-from tests.app.world import HOLDER, Person, World, chain
+from tests.app.world import HOLDER, Person, World, chain, spec_body
 from worker.persist import is_passing
 
 CLIENTS = 8
@@ -75,3 +76,13 @@ def test_who_waits_for_a_database_that_is_locked_is_told_in_time_however_many_wa
             assert set(pool.map(ask, range(CLIENTS), timeout=100)) == {(503, "2")}
             assert client.get(f"/api/v1/jobs/{job.id}").status_code == 200, "who only reads waits for nobody"
         assert ask(0) == (200, None)
+
+
+def test_a_full_disk_is_called_that(client: TestClient, owner: Person, world: World) -> None:
+    database = world.services.database.engine
+    event.listen(database, "checkout", lambda connection, *_: connection.execute("PRAGMA max_page_count = 1"))
+    answers = (client.post("/api/v1/jobs", json={"spec": spec_body()}) for _ in range(100))
+    answer = next(one for one in answers if one.status_code != 201)  # some fit into pages that are there
+    assert answer.status_code == 503 and answer.headers["Retry-After"] == "60"
+    assert "disk" in answer.json()["detail"] and "fadrm storage" in answer.json()["hint"]
+    assert client.get("/api/v1/jobs").status_code == 200

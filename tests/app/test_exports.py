@@ -142,6 +142,22 @@ def test_a_form_of_a_private_job_is_as_private(client: TestClient, world: World,
     assert client.get(writer, headers=mate.headers).status_code == 404
 
 
+def test_whoever_does_not_see_the_job_that_writes_a_form_gets_one_of_their_own(
+    client: TestClient, world: World, finished: dict[str, Any]
+) -> None:
+    other = world.person("other")
+    same = client.post(f"{finished['urls']['self']}/rerun", headers=other.headers)
+    assert same.status_code == 404
+    client.patch(finished["urls"]["self"], json={"visibility": "all"})
+    hidden = asked(client, finished).json()["job"]
+    client.patch(f"/api/v1/jobs/{hidden}", json={"visibility": "private"})
+    seen = client.get(f"/api/v1/jobs/{finished['id']}/artifacts", headers=other.headers).json()
+    assert seen["building"] == []
+    answer = client.post(f"{finished['urls']['self']}/exports", json={"form": "parquet"}, headers=other.headers)
+    own = answer.json()["job"]
+    assert own != hidden and client.get(f"/api/v1/jobs/{own}", headers=other.headers).status_code == 200
+
+
 def test_a_page_that_asks_for_no_form_there_is_says_so(client: TestClient, finished: dict[str, Any]) -> None:
     for wanted in ("", "gif", "parquet many", "parquet 0"):
         answer = client.post(f"/jobs/{finished['id']}/exports", data={"form": wanted})
