@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 BUSY_TIMEOUT_MS = 15_000
+MOST_WAITING = 32  # to write, of the 40 threads that the API answers from: who only reads finds one
 LOCKED_S, VANISHED_S = 5, 30
 JOURNAL_LIMIT_BYTES = 64 * 2**20
 
@@ -39,6 +40,7 @@ class Database:
         self._write = sessionmaker(self.engine.execution_options(immediate=True), expire_on_commit=False)
         # SQLite's own waiting is not fair: queueing here first takes p99 at 16 writers from 650 to 82 ms (reliability.md 2.6).
         self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else None
+        self._places = threading.BoundedSemaphore(MOST_WAITING)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -49,17 +51,26 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction: committed when the block ends, rolled back when it raises."""
+        with self._in_turn(), self._write.begin() as session:
+            yield session
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Raises TimeoutError where no turn comes in time, or too many wait: else each of them would wait for all."""
         if self._turn is None:
-            with self._write.begin() as session:
-                yield session
+            yield
             return
-        if not self._turn.acquire(timeout=BUSY_TIMEOUT_MS / 1000):  # else each of many would wait for all before it
-            raise PoolTimeout(f"no turn to write came within {BUSY_TIMEOUT_MS / 1000:.0f} s")
+        if not self._places.acquire(blocking=False):
+            raise PoolTimeout(f"{MOST_WAITING} wait to write already")
         try:
-            with self._write.begin() as session:
-                yield session
+            if not self._turn.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+                raise PoolTimeout(f"no turn to write came within {BUSY_TIMEOUT_MS / 1000:.0f} s")
+            try:
+                yield
+            finally:
+                self._turn.release()
         finally:
-            self._turn.release()
+            self._places.release()
 
     def close(self) -> None:
         """Give back every connection."""

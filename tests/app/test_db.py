@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
 
@@ -76,6 +76,19 @@ def test_who_waits_for_a_database_that_is_locked_is_told_in_time_however_many_wa
             assert set(pool.map(ask, range(CLIENTS), timeout=100)) == {(503, "2")}
             assert client.get(f"/api/v1/jobs/{job.id}").status_code == 200, "who only reads waits for nobody"
         assert ask(0) == (200, None)
+
+
+def test_many_who_wait_to_write_leave_room_for_those_who_read(client: TestClient, owner: Person, world: World) -> None:
+    job = world.submit(owner, chain("a"))
+
+    def ask(_: int) -> int:
+        return client.post(f"/api/v1/jobs/{job.id}/pause").status_code
+
+    with ThreadPoolExecutor(2 * db.MOST_WAITING) as pool, world.services.database.write():
+        asked = [pool.submit(ask, number) for number in range(2 * db.MOST_WAITING)]
+        first = next(as_completed(asked)).result()
+        assert first == 503 and client.get(f"/api/v1/jobs/{job.id}").status_code == 200
+        assert sum(not one.done() for one in asked) > db.MOST_WAITING / 2, "those still wait"
 
 
 def test_a_full_disk_is_called_that(client: TestClient, owner: Person, world: World) -> None:
