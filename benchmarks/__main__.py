@@ -121,9 +121,37 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="fadrm-bench-", dir=options.scratch) as folder:
         bench = Bench(options.threads, Path(folder))
         try:
-            results, well = _results(bench, workloads, options.rounds)
+            well = _measure(bench, workloads, options)
         finally:
             bench.close()
+    return 0 if well else 1
+
+
+def _measure(bench: Bench, workloads: list[Workload], options: argparse.Namespace) -> bool:
+    """Everything in turn, told and kept as it comes; whether all of it could be measured and agreed."""
+    print(report.head(bench.machine), flush=True)
+    results: dict[str, Any] = {}
+    well = True
+    for workload in workloads:
+        if workload.kind == "service" and find_spec("sqlalchemy") is None:
+            print(f"{workload.name}: left out, as the service is not installed here")
+            continue
+        try:
+            results[workload.name] = found = bench.workload(workload, options.rounds)
+            well = well and agree(found.get("check", {}))
+            print(report.lines(workload.name, found), flush=True)
+        except Failed as failed:
+            results[workload.name] = {"error": str(failed)}
+            well = False
+            print(f"{workload.name}: {failed}", flush=True)
+        if options.out:
+            _keep(options, bench.machine, results)
+    print(report.sums(results), flush=True)
+    return well
+
+
+def _keep(options: argparse.Namespace, machine: dict[str, Any], results: dict[str, Any]) -> None:
+    """Write down what there is: whoever is cut off has that."""
     from benchmarks.machine import commit
 
     whole = {
@@ -133,36 +161,11 @@ def main() -> int:
         "rounds": options.rounds,
         "threads": options.threads,
         "load_at_end": os.getloadavg(),
-        **bench.machine,
+        **machine,
         "results": results,
     }
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(whole, indent=1) + "\n")
-        print(f"\n{options.out}")
-    return 0 if well else 1
-
-
-def _results(bench: Bench, workloads: list[Workload], rounds: int) -> tuple[dict[str, Any], bool]:
-    """Everything in turn, told as it comes; and whether all of it could be measured and agreed."""
-    print(report.head(bench.machine), flush=True)
-    results: dict[str, Any] = {}
-    well = True
-    for workload in workloads:
-        if workload.kind == "service" and find_spec("sqlalchemy") is None:
-            print(f"{workload.name}: left out, as the service is not installed here")
-            continue
-        try:
-            results[workload.name] = found = bench.workload(workload, rounds)
-        except Failed as failed:
-            results[workload.name] = {"error": str(failed)}
-            well = False
-            print(f"{workload.name}: {failed}", flush=True)
-            continue
-        well = well and agree(found.get("check", {}))
-        print(report.lines(workload.name, found), flush=True)
-    print(report.sums(results), flush=True)
-    return results, well
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(whole, indent=1) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
