@@ -239,9 +239,10 @@ def plan_out(services: Services, planned: Planned, user: User) -> PlanOut:
     """A plan as it reads for a user."""
     with services.database.read() as session:
         found = room.room_for(session, services, user, planned.plan.steps)
-        starts_s = latest(session).another_starts_in_s(user.id, len(workers.online(session)))
+        waits_s = latest(session).another_starts_in_s(user.id, len(workers.online(session)))
     cached = {step.key: services.store.is_whole(step.key) for step in planned.plan.steps}
     left = [step for step in planned.plan.steps if not cached[step.key]]
+    starts_s = waits_s if left else 0.0  # what the store has waits for no worker
     facts = planned.facts
     shown = ("kind", "title", "key", "flop", "size_bytes")
     return PlanOut(

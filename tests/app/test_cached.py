@@ -132,6 +132,8 @@ def test_without_workers_and_without_room_a_cached_job_is_taken_and_ends(world: 
         client.post("/api/v1/sweeps", json=SWEEP).raise_for_status()
         world.work()
     with TestClient(create_app(services), headers=headers) as client:
+        assert client.post("/api/v1/jobs/plan", json=BODY).json()["starts_in_minutes"] == 0
+        assert client.post("/api/v1/jobs/plan", json={"spec": spec_body(seed=99)}).json()["starts_in_minutes"] is None
         job = client.post("/api/v1/jobs", json=BODY).json()
         assert client.post("/api/v1/sweeps", json=SWEEP).status_code == 201
         other = {"spec": spec_body(seed=99)}
