@@ -242,10 +242,11 @@ def test_the_form_says_who_will_see_a_job_and_a_clone_of_a_private_one_stays_pri
     refused = client.post("/jobs/new", data=posted | {"visibility": "world", "action": "submit"})
     assert refused.status_code == 422 and "private" in refused.text
     shown = client.post("/jobs/new", data=posted | {"visibility": "all", "action": "submit"}).url.path
-    assert site.job(shown.rpartition("/")[2]).visibility == "all"
-    for form in (f"/jobs/new?clone={shown.rpartition('/')[2]}", f"/sweeps/new?job={shown.rpartition('/')[2]}"):
-        again = fields_of(client.get(form).text)
-        assert again["visibility"] == ["all"]
+    job_id = shown.rpartition("/")[2]
+    assert site.job(job_id).visibility == "all"
+    assert fields_of(client.get(f"/jobs/new?clone={job_id}").text)["visibility"] == ["all"]
+    again = fields_of(client.get(f"/sweeps/new?job={job_id}").text)
+    assert again["visibility"] == ["all"]
     filled = again | {"path0": "/ipc", "values0": "1, 2", "visibility": "private", "action": "submit"}
     made = client.post("/sweeps/new", data=filled)
     assert "only its owner" in made.text and made.url.path.startswith("/sweeps/swp_")
