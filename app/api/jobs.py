@@ -246,6 +246,6 @@ def _etag(job: views.JobOut) -> str:
 
 def check_match(if_match: str | None, job: Job) -> None:
     """Raises Outdated when the job is no longer as whoever sends this ETag saw it. Only what can be changed counts."""
-    tags = {tag.strip().strip('"').rpartition("-")[2] for tag in (if_match or "*").split(",")}
+    tags = {tag.strip().strip('"').rpartition("-")[2] for tag in ("*" if if_match is None else if_match).split(",")}
     if not tags & {"*", views.edition(job)}:
         raise Outdated(f"{job.id} was changed since you read it.", hint="Read it again, and send its new ETag.")

@@ -340,3 +340,4 @@ def test_who_saw_an_older_name_does_not_overwrite_a_newer_one(client: TestClient
     either = {"If-Match": f'"other", {first.headers["etag"]}'}
     assert client.patch(url, json={"priority": -1}, headers=either).status_code == 200
     assert client.patch(url, json={"name": "last"}, headers={"If-Match": "*"}).status_code == 200
+    assert client.patch(url, json={"name": "lost"}, headers={"If-Match": ""}).status_code == 412
