@@ -80,13 +80,16 @@ def golden_steps(one: Student, count: int) -> Tensor:
     return torch.cat([one.descend(images, slice(0, 16), criterion) for _ in range(count)])
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_weights_and_statistics_after_a_step_are_the_authors(steps: int) -> None:
+@pytest.mark.parametrize(("steps", "tolerance"), [(1, 1e-7), (3, 5e-6)])
+def test_weights_and_statistics_after_a_step_are_the_authors(steps: int, tolerance: float) -> None:
     tensors, one = golden.stored("student_loss"), golden_student()
     golden_steps(one, steps)
     for name, value in one.model.state_dict().items():
-        tolerance = 1e-5 if "running" in name else 2e-5
-        torch.testing.assert_close(value, tensors[f"after{steps}.{name}"], atol=tolerance, rtol=0, msg=name)
+        apart = (value - tensors[f"after{steps}.{name}"]).abs().double()
+        if "running" in name:
+            assert apart.max() < 1e-5, name
+        else:  # Adam divides a gradient by its size: one near zero decides by its rounding, which differs between CPUs
+            assert apart.mean() < tolerance and apart.max() < 0.1 * one.recipe.lr, name
 
 
 def test_losses_of_both_halves_are_the_authors() -> None:

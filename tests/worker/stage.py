@@ -138,14 +138,14 @@ class Stage:
     def log(self, index: int = 0) -> str:
         return (self.settings.home / f"worker-{index}.log").read_text()
 
-    def until(self, condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    def until(self, condition: Callable[[], object], timeout_s: float = 60.0) -> None:
         """Wait until something is so."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"not so within {timeout_s} s; worker says:\n{self._last_words()}"
             time.sleep(0.02)
 
-    def until_ended(self, *job_ids: str, timeout_s: float = 30.0) -> list[JobState]:
+    def until_ended(self, *job_ids: str, timeout_s: float = 90.0) -> list[JobState]:
         self.until(lambda: all(self.job(job_id).state in TERMINAL_JOB_STATES for job_id in job_ids), timeout_s)
         return [self.job(job_id).state for job_id in job_ids]
 
