@@ -2,7 +2,7 @@
 
 <attempt>-<rank>.safetensors   the tensors
 <attempt>-<rank>.json          written after them: what else there is to know, and their hash
-files/                         arrays that are too large to be copied: see `large_files`
+files-<something>/             arrays that are too large to be copied into each: see `large_files`
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from engine.store import write_atomically
 from engine.students import restore_memory
 
 KEPT = 2
+FILES = "files-"
 log = logging.getLogger(__name__)
 
 
@@ -37,6 +39,7 @@ class Checkpoint:
     rank: int
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
+    files: Path | None = None  # the large files that go with it
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +49,7 @@ class Checkpoints:
     folder: Path
     attempt: int = 0
     every_s: float = 60.0
+    _files: Path | None = None
     _last: float = field(default_factory=time.monotonic)  # s, monotonic clock
 
     def is_due(self) -> bool:
@@ -58,20 +62,27 @@ class Checkpoints:
         data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
         digest = hashlib.sha256(data).hexdigest()
         head = {"attempt": self.attempt, "rank": rank, "sha256": digest, "facts": dict(facts)}
+        if self._files is not None:
+            head["files"] = self._files.name
         self._head(name).unlink(missing_ok=True)
         write_atomically(self.folder / f"{name}.safetensors", data)
         write_atomically(self._head(name), json.dumps(head).encode())
         self._forget_old()
         self._last = time.monotonic()
 
-    def large_files(self) -> Path:
+    def large_files(self, found: Checkpoint | None, *, exact: bool) -> Path:
         """A folder for arrays too large to be copied into each checkpoint: they stay where they are, and grow.
 
-        All attempts share it. One that was given up and still runs writes the values that are there already.
+        No two attempts share one: who was given up and still runs changes nothing that a later attempt writes. found: what
+        this attempt goes on from; it gets those arrays, by a second name where every machine would write the same bytes.
         """
-        folder = self.folder / "files"
-        folder.mkdir(exist_ok=True)
-        return folder
+        self._files = Path(tempfile.mkdtemp(prefix=FILES, dir=self.folder))
+        if found is not None and found.files is not None:
+            if exact:
+                place(found.files.iterdir(), self._files)
+            else:
+                shutil.copytree(found.files, self._files, dirs_exist_ok=True)
+        return self._files
 
     def latest(self) -> Checkpoint | None:
         """The one with the most work done that can be read; a damaged one is passed over for the one before it."""
@@ -87,7 +98,10 @@ class Checkpoints:
         data = (self.folder / f"{name}.safetensors").read_bytes()
         if hashlib.sha256(data).hexdigest() != head["sha256"]:
             raise ValueError("its bytes are not those that were written")
-        return Checkpoint(rank=head["rank"], tensors=load(data), facts=head["facts"])
+        files = self.folder / head["files"] if "files" in head else None
+        if files is not None and not files.is_dir():
+            raise ValueError("its large files are gone")
+        return Checkpoint(rank=head["rank"], tensors=load(data), facts=head["facts"], files=files)
 
     def _names(self) -> list[str]:
         """Most work done first, then the newest attempt. Every attempt would come to the same state."""
@@ -95,10 +109,20 @@ class Checkpoints:
         return sorted(names, key=lambda name: tuple(reversed(name.split("-"))), reverse=True)
 
     def _forget_old(self) -> None:
-        kept = set(self._names()[:KEPT])
+        kept = self._names()[:KEPT]
         for path in self.folder.glob("*-*.*"):
             if path.stem not in kept:
                 path.unlink(missing_ok=True)
+        named = {self._files} | {self._files_of(name) for name in kept}
+        for path in set(self.folder.glob(f"{FILES}*")) - named:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _files_of(self, name: str) -> Path | None:
+        try:
+            found = json.loads(self._head(name).read_bytes()).get("files")
+        except (OSError, ValueError):
+            return None
+        return self.folder / found if found else None
 
     def _head(self, name: str) -> Path:
         return self.folder / f"{name}.json"

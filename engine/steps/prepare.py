@@ -74,7 +74,8 @@ class _Writer:
     @classmethod
     def begin(cls, context: Context[PrepareParams], origin: Origin) -> Self:
         """Before the first image, or where a checkpoint was taken."""
-        found, folder, side = context.resumed(), context.checkpoints.large_files(), context.params.resolution
+        found, side = context.resumed(), context.params.resolution
+        folder = context.checkpoints.large_files(found, exact=True)
         splits = {"train": origin.train, "test": origin.test}
         images = {
             split: opened_array(

@@ -66,7 +66,7 @@ class _Labelling:
         data = real_data(context.folder("data"))
         precision = devices.resolve(context.params.precision, context.device)
         images = fitted(images_of(context.folders("images"))[: context.params.take].flatten(0, 1), context.device)
-        folder = context.checkpoints.large_files()
+        folder = context.checkpoints.large_files(found, exact=False)
         shapes = _shapes(len(images), data.num_classes, context.params.labels)
         return cls(
             params=context.params,

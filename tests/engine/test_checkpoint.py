@@ -1,11 +1,13 @@
 """Checkpoints: the newest whole one wins, whatever happened to the files."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from engine import arrays
 from engine.checkpoint import Checkpoints, optimizer_tensors, restore_optimizer, taken_from, under
 
 
@@ -103,3 +105,56 @@ def test_an_optimiser_goes_on_from_its_memory(kind: type[torch.optim.Optimizer])
 
     for whole, resumed in zip(trained(None), trained(3), strict=True):
         assert torch.equal(whole, resumed)
+
+
+def _large(checkpoints: Checkpoints, *, exact: bool = False) -> Path:
+    return checkpoints.large_files(checkpoints.latest(), exact=exact) / "x.npy"
+
+
+def test_an_attempt_without_a_checkpoint_begins_large_files_of_its_own(tmp_path: Path) -> None:
+    lost, next_one = Checkpoints(folder=tmp_path, attempt=1), Checkpoints(folder=tmp_path, attempt=2)
+    kept = _large(lost)
+    arrays.write(kept, torch.ones(3))
+    arrays.create(_large(next_one), (3,), torch.float32)
+    assert torch.equal(arrays.read(kept), torch.ones(3))
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_large_files_are_gone_on_with_from_the_checkpoint_that_names_them(tmp_path: Path, exact: bool) -> None:
+    lost, next_one = Checkpoints(folder=tmp_path, attempt=1), Checkpoints(folder=tmp_path, attempt=2)
+    arrays.write(_large(lost), torch.ones(3))
+    lost.save(rank=1, tensors={}, facts={})
+    taken = _large(next_one, exact=exact)
+    arrays.read(taken, writable=True)[2] = 5
+    assert torch.equal(arrays.read(taken), torch.tensor([1.0, 1.0, 5.0]))
+
+
+def test_who_was_given_up_writes_nothing_into_what_may_differ_between_machines(tmp_path: Path) -> None:
+    lost, next_one = Checkpoints(folder=tmp_path, attempt=1), Checkpoints(folder=tmp_path, attempt=2)
+    array = arrays.create(_large(lost), (3,), torch.float32)
+    lost.save(rank=1, tensors={}, facts={})
+    taken = _large(next_one)
+    array[:] = 7
+    assert torch.equal(arrays.read(taken), torch.zeros(3))
+
+
+def test_large_files_that_no_checkpoint_names_are_removed_and_those_that_one_names_stay(tmp_path: Path) -> None:
+    first, second = (Checkpoints(folder=tmp_path, attempt=attempt) for attempt in (1, 2))
+    arrays.write(_large(first), torch.ones(3))
+    first.save(rank=1, tensors={}, facts={})
+    arrays.write(_large(second), torch.ones(3))
+    second.save(rank=2, tensors={}, facts={})
+    assert len(list(tmp_path.glob("files-*"))) == 2  # both of the newest two
+    second.save(rank=3, tensors={}, facts={})
+    assert len(list(tmp_path.glob("files-*"))) == 1
+
+
+def test_a_checkpoint_whose_large_files_are_gone_is_passed_over(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(folder=tmp_path, attempt=1)
+    checkpoints.save(rank=1, tensors={}, facts={})
+    file = _large(checkpoints)
+    arrays.write(file, torch.ones(3))
+    checkpoints.save(rank=2, tensors={}, facts={})
+    shutil.rmtree(file.parent)
+    found = Checkpoints(folder=tmp_path, attempt=2).latest()
+    assert found is not None and found.rank == 1
