@@ -111,9 +111,10 @@ def start_all(
 @app.command()
 def serve(home: Home = None, host: Host = "127.0.0.1", port: Port = 8080) -> None:
     """Start the API alone. Workers, Redis and migrations are started elsewhere."""
-    from app import logs, services, up
+    from app import logs, machine, services, up
     from app.main import create_app, server
 
+    machine.share_arenas()
     settings = _with_running_redis(_settings(home))
     up.check_host(settings, host)
     logs.configure()

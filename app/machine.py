@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +27,7 @@ GPUS = (
 PROCESSES = (NVIDIA_SMI, "--query-compute-apps=gpu_uuid,pid,used_memory,process_name", "--format=csv,noheader,nounits")
 NVIDIA_S = 10.0  # a driver that takes longer is not well
 MIB = 2**20
+M_ARENA_MAX, ARENAS = -8, 2  # glibc's malloc.h
 STATE, GROUP, STARTED = 0, 2, 19  # fields of /proc/<pid>/stat after the name in parentheses
 
 
@@ -195,3 +198,10 @@ def kill_leftover(pid: int, began: float) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def share_arenas() -> None:
+    """Let all threads of this process share two of malloc's arenas. Where each has its own, what was freed in one serves no
+    other: the API, with its forty threads, grew by a tenth in half an hour. Only glibc has arenas."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,32 @@ def test_memory_is_what_the_kernel_says_and_a_containers_limit_where_it_is_small
     assert machine.memory() == (1500, 8000)
     (tmp_path / "memory.max").write_text("max\n")
     assert machine.memory().total_bytes == 24_000_000 * 1024
+
+
+THREADS = """
+import ctypes, sys, threading
+from app import machine
+if sys.argv[1] == "shared":
+    machine.share_arenas()
+together = threading.Barrier(12)
+def work():
+    together.wait()
+    pieces = [bytes(100_000) for _ in range(20)]
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(12)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, file)
+libc.fflush(file)
+"""
+
+
+def test_threads_share_two_arenas_instead_of_having_one_each() -> None:
+    def arenas(how: str) -> int:
+        told = subprocess.run([sys.executable, "-c", THREADS, how], capture_output=True, text=True, check=True)
+        return told.stdout.count("<heap nr=")
+
+    assert arenas("shared") <= 2 < arenas("own")
