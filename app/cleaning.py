@@ -13,7 +13,9 @@ import struct
 import warnings
 from collections.abc import Iterator
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
+
+from engine.upright import UPRIGHT, side_up, upright
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever a file is called, no other decoder is ever asked
 LEVEL = 1  # of zlib: a third of the time of the usual one, and some per cent more bytes
@@ -25,7 +27,6 @@ KEPT = TABLES | FRAMES
 JFIF, ADOBE = (0xE0, b"JFIF\0", 14), (0xEE, b"Adobe", 12)  # marker, name, length of what says how colours are coded
 NEXT = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # what ends a scan
 EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHI", ExifTags.Base.Orientation, 3, 1)
-UPRIGHT = 1
 PICTURE = (b"ALPH", b"VP8 ")  # chunks of a lossy WebP
 
 
@@ -36,6 +37,7 @@ def clean(data: bytes) -> bytes:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "Corrupt EXIF")  # which is not kept
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             coded = _coded(data, image)
             if coded is None:
@@ -49,39 +51,29 @@ def clean(data: bytes) -> bytes:
 def _coded(data: bytes, image: Image.Image) -> bytes | None:
     """A lossy file without all that is not the picture; None where it is none, or has to be turned."""
     if image.format in {"JPEG", "MPO"}:  # MPO: a JPEG with more of them behind
-        return b"".join(_jpeg(data, _side_up(image)))
-    if image.format == "WEBP" and _side_up(image) == UPRIGHT and not getattr(image, "is_animated", False):
+        return b"".join(_jpeg(data, side_up(image)))
+    if image.format == "WEBP" and side_up(image) == UPRIGHT and not getattr(image, "is_animated", False):
         return _webp(data)
     return None
-
-
-def _side_up(image: Image.Image) -> int:
-    """Which side is up, as EXIF or XMP say it: 1 to 8."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # cameras write odd EXIF; this is all that is asked of it
-        found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-    return found if found in range(1, 9) else UPRIGHT
 
 
 def _written_anew(image: Image.Image) -> bytes:
     """A PNG of the pixels, upright, in the mode that they were decoded to."""
     made = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        turned = ImageOps.exif_transpose(image)
+    turned = upright(image)
     for name in set(turned.info) - {"transparency"}:
         del turned.info[name]
     turned.save(made, "PNG", compress_level=LEVEL, exif=b"", icc_profile=None)
     return made.getvalue()
 
 
-def _jpeg(data: bytes, upright: int) -> Iterator[bytes]:
+def _jpeg(data: bytes, side: int) -> Iterator[bytes]:
     """The pieces of the first picture of a JPEG: tables, frame and scans, and what says how its colours are coded.
 
     A file that ends too early yields what it has, without an end: it is for the decoder to say that it is damaged.
     """
     yield b"\xff\xd8"
-    head = b"" if upright == UPRIGHT else _segment(0xE1, EXIF + struct.pack(">HHI", upright, 0, 0))
+    head = b"" if side == UPRIGHT else _segment(0xE1, EXIF + struct.pack(">HHI", side, 0, 0))
     at = 2
     while (found := NEXT.search(data, at)) is not None:
         marker, at = data[found.end() - 1], found.end()

@@ -15,6 +15,7 @@ from app.errors import Unprocessable
 from engine.datasets import Facts
 from engine.folders import index_folder
 from engine.sources import Folder
+from engine.upright import UNREADABLE, upright
 
 TILE = 64  # px
 GAP = 2  # px between the tiles
@@ -22,7 +23,6 @@ COLUMNS = 10
 SHOWN = 100  # classes on a sheet: the first
 LARGEST = 25_000_000  # pixels of an image that is decoded to be looked at; another one stays grey
 GREY = (200, 200, 200)
-UNREADABLE = (OSError, ValueError, SyntaxError, LookupError, TypeError, OverflowError, Image.DecompressionBombError)
 SHEET_URL = "/api/v1/datasets/preview/sheet"
 
 
@@ -94,6 +94,6 @@ def _tile(path: Path) -> Image.Image:
             if image.width * image.height > LARGEST:
                 raise ValueError(f"{image.width}x{image.height} pixels")
             image.draft("RGB", (2 * TILE, 2 * TILE))  # of a JPEG: decoded at a fraction of its size
-            return ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (TILE, TILE))
+            return ImageOps.fit(upright(image).convert("RGB"), (TILE, TILE))
     except UNREADABLE:
         return Image.new("RGB", (TILE, TILE), GREY)

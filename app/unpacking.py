@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from app import cage
 from app.cage import DiskFull, Refusal, short
 from app.cleaning import clean
+from engine.upright import UNREADABLE
 
 CHUNK = 2**20
 LOCAL_HEADER_BYTES = 30  # before each entry, without its name
@@ -48,10 +49,7 @@ DAMAGED = (
     struct.error,
     ValueError,
 )
-UNDECODABLE = (  # what Pillow raises; the second line for damaged EXIF
-    *(OSError, ValueError, SyntaxError, EOFError, Warning),
-    *(struct.error, LookupError, TypeError, OverflowError),
-)
+UNDECODABLE = (*UNREADABLE, Warning)
 LAYOUT = (
     "Put the images of each class in a folder of their own: <class>/<image>, or train/<class>/<image> with test/ alike."
 )

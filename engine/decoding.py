@@ -3,24 +3,21 @@
 S pixels of the square result.
 """
 
-import struct
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
+
+from engine.upright import upright
 
 TEST_MARGIN = 256 / 224  # large test images are resized to this much more than what is cut out of their middle
 MAX_PIXELS = 100_000_000  # of one image: more is taken for an attack on the memory
-UNREADABLE = (  # what Pillow raises; the second line for damaged EXIF
-    *(OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError),
-    *(struct.error, LookupError, TypeError, OverflowError),
-)
 
 
 def opened(file: Path | BinaryIO) -> Image.Image:
-    """An image, decoded whole. Raises one of UNREADABLE when it is damaged or too large."""
+    """An image, decoded whole. Raises one of upright.UNREADABLE when it is damaged or too large."""
     with Image.open(file) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
@@ -31,9 +28,9 @@ def opened(file: Path | BinaryIO) -> Image.Image:
 def square(image: Image.Image, resolution: int, *, margin: bool = False) -> Tensor:
     """Any image -> (3, S, S) uint8: upright, RGB, shorter side resized (bilinear), the middle cut out.
 
-    margin: cut it out of a slightly larger one, as large test images are. Raises one of UNREADABLE.
+    margin: cut it out of a slightly larger one, as large test images are. Raises one of upright.UNREADABLE.
     """
-    image = as_rgb(ImageOps.exif_transpose(image))
+    image = as_rgb(upright(image))
     shorter = round(resolution * TEST_MARGIN) if margin else resolution
     scale = shorter / min(image.size)
     size = (max(round(image.width * scale), shorter), max(round(image.height * scale), shorter))

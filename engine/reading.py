@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine.datasets import DIGITS_TEST_EVERY, IMAGENETTE, parquet_of
-from engine.decoding import UNREADABLE, opened, square
+from engine.decoding import opened, square
 from engine.errors import DatasetMissing
 from engine.folders import index_folder
 from engine.hub import fetched, within
@@ -24,6 +24,7 @@ from engine.parquet import Rows
 from engine.rows import Images
 from engine.sources import DatasetSpec, Digits, Folder, HuggingFace, Torchvision, Upload
 from engine.store import temporary
+from engine.upright import UNREADABLE
 
 
 class ReadError(Exception):

@@ -44,6 +44,7 @@ MODULES = (  # all that training needs, word for word; they import torch alone, 
     "randomness",
     "schedule",
     "students",
+    "upright",
 )
 TOLD_EVERY = 100  # images
 

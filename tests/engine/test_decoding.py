@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.decoding import UNREADABLE, opened, square
+from engine.decoding import opened, square
+from engine.upright import UNREADABLE
 from tests.engine.pictures import photo
 
 RED = (200, 40, 30)
