@@ -20,11 +20,11 @@ from engine import arrays
 from engine.augment import sent
 from engine.datasets import Statistics, held_back_count
 from engine.models import build, frozen
+from engine.plan.memory import RESIDENT_BYTES
 from engine.precision import Precision, cast, prepared
 from engine.randomness import generator
 
 RESIDENT_SHARE = 0.3  # of a GPU's free memory that a data set may take
-RESIDENT_BYTES = 4 * 2**30  # on a CPU: above this, images stay on the disk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 SMALL_BELOW_PX = 128
 SMALL_PX, LARGE_PX = 32, 224  # the sides of small and large images that the facts are given for
 IMAGENET_CLASSES = 1000  # that torchvision's weights know
+LOOKED_AT_PIXELS, LARGE_LOOKED_AT_PIXELS = 2**18, 2**22  # small forms keep ten times as much of each pixel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,3 +166,9 @@ def forward_flop(name: str, resolution: int) -> float:
     if network.large_gflop is None:
         raise ValueError(f"{name} exists below {SMALL_BELOW_PX} px only, and {resolution} px was asked for")
     return network.large_gflop * 1e9 * (resolution / LARGE_PX) ** 2
+
+
+def looked_at_together(side: int, device: str) -> int:
+    """How many images of that side, px, a network that does not learn takes in one go. device: cpu, or cuda."""
+    pixels = LARGE_LOOKED_AT_PIXELS if device == "cuda" and side >= SMALL_BELOW_PX else LOOKED_AT_PIXELS
+    return max(1, pixels // side**2)

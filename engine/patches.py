@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from engine.augment import crop_floats, draw_boxes
 from engine.datasets import Statistics
+from engine.networks import looked_at_together
 from engine.pixels import normalised
 from engine.precision import Precision, computing
 
 SQUARE = (1.0, 1.0)  # width over height of a crop
-SCORED_PIXELS = {"cpu": 2**18, "cuda": 2**22}  # of a batch of crops
 
 Difficulty = Literal["easy", "medium", "hard", "random"]
 
@@ -51,9 +51,8 @@ def score(teacher: nn.Module, crops: Tensor, label: int, *, side: int, precision
 
     Crops smaller than side px are put in the middle of zeros first. Source: RDED synthesize/main.py.
     """
-    size = max(1, SCORED_PIXELS.get(crops.device.type, 2**18) // side**2)
     scores = []
-    for part in torch.split(padded(crops, side), size):
+    for part in torch.split(padded(crops, side), looked_at_together(side, crops.device.type)):
         with torch.no_grad(), computing(precision, part.device):
             logits = teacher(part.contiguous(memory_format=torch.channels_last))
         truth = torch.full((len(part),), label, device=part.device)

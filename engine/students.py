@@ -17,6 +17,7 @@ from engine.datasets import Statistics
 from engine.errors import Diverged
 from engine.labels import LabelPlan, apart, halves, mix_shares, rendered_batches
 from engine.losses import distillation_loss, mixed_cross_entropy
+from engine.networks import looked_at_together
 from engine.pixels import normalised
 from engine.precision import (
     Precision,
@@ -29,8 +30,6 @@ from engine.precision import (
 )
 from engine.randomness import repeatable
 from engine.schedule import student_lr
-
-TESTED_PIXELS = {"cpu": 2**18, "cuda": 2**22}  # of a batch of test images
 
 Criterion = Callable[[Tensor, slice], Tensor]  # logits (n, K) and their positions in the epoch -> mean loss
 
@@ -194,7 +193,7 @@ def evaluate(
     rows: (R,) int64: on these images only, of which a batch at a time is looked at.
     """
     model.eval()
-    size = max(1, TESTED_PIXELS.get(device.type, 2**18) // images.shape[-1] ** 2)
+    size = looked_at_together(images.shape[-1], device.type)
     sums, num_classes = torch.zeros(3, dtype=torch.float64, device=device), 0
     with torch.no_grad():
         for part in _parts(images, rows, size):

@@ -8,11 +8,11 @@ from __future__ import annotations
 from engine.datasets import Facts
 from engine.errors import ErrorReport
 from engine.feasibility import impossibilities
-from engine.memory import needed
 from engine.plan.downloads import another_form, export, package
 from engine.plan.draft import Draft
 from engine.plan.graph import CODE_VERSIONS, ContinualRow, Plan, Row, Step, StepKind
 from engine.plan.images import subjects_of
+from engine.plan.memory import needed
 from engine.plan.students import continual_rows, full_data, rows_of
 from engine.spec import JobSpec
 

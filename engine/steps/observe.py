@@ -22,9 +22,10 @@ from engine.context import Context, Result, State, Telling
 from engine.data import RealData, batch_of, real_data, resident, teacher
 from engine.events import Progress, Started
 from engine.moments import Moments, channel_moments, image_moments
+from engine.networks import looked_at_together
 from engine.observed import Observed
 from engine.params import ObserveParams
-from engine.patches import SCORED_PIXELS, cut
+from engine.patches import cut
 from engine.pixels import normalised
 from engine.precision import Precision, computing
 from engine.randomness import generator
@@ -90,7 +91,7 @@ class _Watch:
 
     def look(self) -> None:
         """The next batch."""
-        size = max(1, SCORED_PIXELS.get(self.device.type, 2**18) // self.data.resolution**2)
+        size = looked_at_together(self.data.resolution, self.device.type)
         indices = torch.arange(self.done, min(self.done + size, len(self.train)))
         pixels, labels = batch_of(self.train, indices, self.device), self.data.train_labels[indices].to(self.device)
         if self.params.conv or self.params.classes:

@@ -22,11 +22,11 @@ from engine.context import Context, State, Telling
 from engine.data import RealData, chunks, images_of, real_data, teacher_facts, teachers
 from engine.events import Event, Injection, Metric, Preview, Progress, Started
 from engine.fused import fused
-from engine.memory import blocks_together
 from engine.methods import Recipe
 from engine.observed import Observed
 from engine.params import RecoverParams
 from engine.pixels import denormalised, normalised, to_pixels
+from engine.plan.memory import blocks_together
 from engine.precision import Precision, computing
 from engine.recovery import Iteration, Recovery, can_share, inject
 from engine.sheets import contact_sheet, sheet_columns, sheet_tile

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from engine.datasets import describe
-from engine.memory import GIB, KEPT_M, TOGETHER_BYTES, blocks_together
 from engine.methods import Fadrm
 from engine.models import build
-from engine.networks import LARGE_PX, NETWORKS, SMALL_PX
+from engine.networks import LARGE_PX, NETWORKS, SMALL_PX, looked_at_together
 from engine.plan import StepKind, plan
+from engine.plan.memory import GIB, KEPT_M, TOGETHER_BYTES, blocks_together
 from engine.sources import Digits
 from engine.spec import Evaluation, JobSpec, Labels, Teacher
 
@@ -104,3 +104,16 @@ def test_a_step_keeps_its_key_whatever_it_weighs() -> None:
     planned = plan(spec("resnet18"), describe(Digits(resolution=32)))
     heavier = [step.model_copy(update={"device_bytes": 1}) for step in planned.steps]
     assert [step.key for step in heavier] == [step.key for step in planned.steps]
+
+
+def test_a_teacher_that_looks_at_real_images_is_estimated_with_as_many_as_it_takes_at_once() -> None:
+    kept = looked_at_together(32, "cpu") * 4e6 * KEPT_M["resnet50"][0]
+    assert memory("resnet50")[StepKind.SELECT] > 0.25 * kept > 256 * 4e6
+
+
+@pytest.mark.parametrize(("side", "device", "images"), [(32, "cpu", 256), (32, "cuda", 256), (224, "cuda", 83)])
+def test_small_images_are_looked_at_by_the_hundred_and_large_ones_too_on_a_gpu(
+    side: int, device: str, images: int
+) -> None:
+    assert looked_at_together(side, device) == images
+    assert looked_at_together(10_000, device) == 1

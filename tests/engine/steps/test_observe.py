@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from engine.data import RealData, real_data, teacher
 from engine.observed import Observed
 from engine.params import ObserveParams
-from engine.patches import SCORED_PIXELS
 from engine.pixels import normalised
 from engine.plan import Step, StepKind
 from engine.statistics import batch_norms, convolutions
@@ -81,7 +80,7 @@ def test_a_crop_is_recognised_more_often_than_by_chance_and_less_often_than_a_wh
 
 
 def test_an_interrupted_pass_leaves_the_same_bytes(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SCORED_PIXELS, "cpu", 300 * 8**2)  # five batches
+    monkeypatch.setattr("engine.networks.LOOKED_AT_PIXELS", 300 * 8**2)  # five batches
     step = _step(job, "stopped")
     whole = contents(attempt(_step(job, "not-stopped"), job.store, 1))
     out, number = interrupted(step, job.store, every=1)

@@ -40,7 +40,7 @@ def _recovered(job: Job, name: str, **changes: object) -> tuple[torch.Tensor, li
 
 def test_ipcs_that_share_a_batch_come_to_what_each_comes_to_alone(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     together, told = _recovered(job, "together")
-    monkeypatch.setattr("engine.memory.TOGETHER_BYTES", 1)
+    monkeypatch.setattr("engine.plan.memory.TOGETHER_BYTES", 1)
     alone, told_alone = _recovered(job, "alone")
     assert ((together.int() - alone.int()).abs() <= 1).float().mean() > 0.999
     for name in ("recover.loss", "recover.loss_end", "recover.entropy"):

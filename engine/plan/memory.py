@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from engine.datasets import Facts
-from engine.networks import LARGE_PX, NETWORKS, SMALL_BELOW_PX, SMALL_PX
+from engine.networks import LARGE_PX, NETWORKS, SMALL_BELOW_PX, SMALL_PX, looked_at_together
 from engine.plan.graph import Step, StepKind
 from engine.spec import TRAINED, JobSpec
 
@@ -18,7 +18,6 @@ GIB = 2**30
 PROCESS_BYTES = GIB  # of an engine with its libraries; two at work on CIFAR-10 with CPU torch had at most 0.9 and 1.1, images among it
 WORKSPACE_BYTES = GIB // 4  # of convolutions, and what an allocator keeps beside what is asked for
 RESIDENT_BYTES = 4 * GIB  # of real images at most: larger arrays are read from the disk as they are touched
-SCORED_TOGETHER = 64  # real images that a teacher looks at in one go
 NUMBER_BYTES = 4  # float32; with bfloat16 it is less
 TRAINED_COPIES = 4  # weights, gradients, and two moments of the optimiser
 TOGETHER_BYTES = GIB  # that recovery lets autograd keep, where blocks of images may share a batch
@@ -83,9 +82,9 @@ def _tensors(step: Step, spec: JobSpec, facts: Facts) -> float:
             name, trains = teacher["network"], teacher["weights"] == TRAINED
             taken = _training(name, teacher["batch_size"], side) if trains else _weights(name)
         case StepKind.OBSERVE:
-            taken = max(_looking([name], SCORED_TOGETHER, side) for name in networks)
+            taken = max(_looking([name], _looked_at(side), side) for name in networks)
         case StepKind.SELECT:
-            taken = 0.0 if params["choice"] == "random" else _looking(networks[:1], SCORED_TOGETHER, side)
+            taken = 0.0 if params["choice"] == "random" else _looking(networks[:1], _looked_at(side), side)
         case StepKind.RECOVER:
             recipe = params["recipe"]
             block, ipcs = min(recipe["batch"], len(facts.classes)), params["ipc_stop"] - params["ipc_start"]
@@ -100,7 +99,8 @@ def _tensors(step: Step, spec: JobSpec, facts: Facts) -> float:
         case StepKind.EVALUATE | StepKind.CONTINUAL:
             batch = params["plan"]["batch_size"]
             answers = step.kind == StepKind.CONTINUAL or params["plan"]["recipe_only"]
-            taken = _training(params["student"], batch, side) + (_looking(networks, batch, side) if answers else 0.0)
+            learning = _training(params["student"], batch, side) + (_looking(networks, batch, side) if answers else 0.0)
+            taken = max(learning, _looking([params["student"]], _looked_at(side), side))
         case _:
             taken = 0.0
     return taken
@@ -114,6 +114,11 @@ def _training(name: str, images: int, side: int) -> float:
 def _looking(names: list[str], images: int, side: int) -> float:
     """Of networks that only look, one after another."""
     return sum(map(_weights, names)) + FORWARD_SHARE * images * max(_kept(name, side) for name in names)
+
+
+def _looked_at(side: int) -> int:
+    """Images that a network looks at in one go: on a GPU, as they are never fewer there."""
+    return looked_at_together(side, "cuda")
 
 
 def _weights(name: str) -> float:
