@@ -98,22 +98,58 @@ def outcome(model: FusedNorm, features: Tensor, skip: Tensor | None, *, blocks: 
     return [seen.detach(), mean.detach(), var.detach(), *torch.autograd.grad(total, given)]
 
 
-def test_statistics_are_those_of_double_precision_far_from_what_is_remembered() -> None:
-    features = (maps(3, 40, 33, 33).detach() * 3 + 100).contiguous(memory_format=torch.channels_last)
+def told_of(layer: FusedNorm, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) that are heard of one block."""
     told: list[tuple[Tensor, Tensor]] = []
-    layer = FusedNorm.of(norm(40), 0.0)
     layer.hear = told.append
     layer(features)
-    mean, var = (values[0] for values in told[0])
-    torch.testing.assert_close(mean, features.double().mean((0, 2, 3)).float(), rtol=1e-5, atol=0)
-    torch.testing.assert_close(var, features.double().var((0, 2, 3), unbiased=False).float(), rtol=1e-3, atol=0)
+    [(mean, var)] = told
+    return mean[0], var[0]
 
 
-def test_what_is_no_number_stays_none() -> None:
-    features = maps(2, 16, 4, 4).detach()
+@pytest.mark.parametrize("far", [1.0, 30.0, 1000.0])
+@pytest.mark.parametrize("std", [1e-3, 1.0, 100.0])
+def test_a_variance_is_that_of_double_precision_up_to_a_thousand_deviations_from_what_is_remembered(
+    far: float, std: float
+) -> None:
+    features = ((maps(3, 40, 33, 33).detach() + far) * std).contiguous(memory_format=torch.channels_last)
+    mean, var = told_of(FusedNorm.of(norm(40), 0.0), features)
+    torch.testing.assert_close(mean, features.double().mean((0, 2, 3)).float(), rtol=1e-6, atol=1e-6 * std)
+    torch.testing.assert_close(var, features.double().var((0, 2, 3), unbiased=False).float(), rtol=1e-4, atol=0)
+
+
+def test_the_first_values_may_be_the_odd_ones() -> None:
+    features = maps(3, 40, 33, 33).detach()
+    features[0, :, 0] = 1000.0
+    _, var = told_of(FusedNorm.of(norm(40), 0.0), features)
+    torch.testing.assert_close(var, features.double().var((0, 2, 3), unbiased=False).float(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
+    features = maps(2, 16, 4, 4, dtype=dtype).detach()
     features[0, 3] = torch.nan
     seen = FusedNorm.of(norm(16), math.inf)(features)
     assert seen[0, 3].isnan().all() and not seen[:, :3].isnan().any()
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+def test_a_parameter_that_is_no_number_is_seen_whatever_its_bits(dtype: torch.dtype) -> None:
+    layer = norm(16)
+    layer.bias.view(torch.int32)[3] = 0x7FFFFFFF
+    seen = FusedNorm.of(layer, 0.0)(maps(2, 16, 4, 4, dtype=dtype).detach())
+    assert seen[:, 3].isnan().all() and not seen[:, :3].isnan().any()
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 7])
+def test_the_variance_of_what_is_no_finite_number_is_none(dtype: torch.dtype, odd: float, place: int) -> None:
+    features = maps(8, 16, 4, 4, dtype=dtype).detach()
+    features[place, 3, 0, 0] = odd
+    mean, var = told_of(FusedNorm.of(norm(16), math.inf), features)
+    assert str(float(mean[3])) == str(odd) and var[3].isnan()
+    assert mean[:3].isfinite().all() and var[:3].isfinite().all()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
