@@ -168,6 +168,7 @@ def test_bytes_do_not_depend_on_the_number_of_threads(threads: int) -> None:
 def test_a_fused_network_sees_what_the_network_sees(name: str) -> None:
     model = taught(name)
     fast = fused(model)
+    assert fast is not model or not batch_norms(model)
     assert order(fast) == order(model)
     images = drawn(4, 3, 32, 32)
     for found, expected in zip(seen_by(fast, images), seen_by(model, images), strict=True):
@@ -233,6 +234,8 @@ WAYS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "added to itself": lambda layer, x: F.relu(layer(x) + layer(x)),
     "a sum that is seen twice": lambda layer, x: seen_twice(layer(x) + x),
     "added to what is broadcast": lambda layer, x: F.relu(layer(x) + x.mean((2, 3), keepdim=True)),
+    "added in another measure": lambda layer, x: F.relu(torch.add(layer(x), x, alpha=2)),
+    "added in its own measure": lambda layer, x: F.relu(torch.add(x, layer(x), alpha=-1)),
     "another activation": lambda layer, x: F.silu(layer(x)),
     "a method": lambda layer, x: layer(x).relu(),
 }
@@ -245,6 +248,23 @@ def test_in_odd_places_a_network_still_sees_the_same(way: str) -> None:
         seen_by(fused(model), drawn(4, 8, 6, 6)), seen_by(model, drawn(4, 8, 6, 6)), strict=True
     ):
         assert distance(found, expected) < 1e-5
+
+
+class Backwards(nn.Module):
+    """Calls its layers in another order than it names them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = norm(8), norm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen: Tensor = F.relu(self.last(F.relu(self.first(x))))
+        return seen
+
+
+def test_a_network_that_names_its_layers_in_another_order_is_itself() -> None:
+    model = frozen(Backwards())
+    assert fused(model) is model
 
 
 @pytest.mark.parametrize("name", ["resnet", "shufflenet", "densenet", "mobilenet"])
