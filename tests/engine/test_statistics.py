@@ -133,7 +133,7 @@ def test_a_variance_is_that_of_double_precision_up_to_a_thousand_deviations_from
 ) -> None:
     x = torch.randn(8, 16, 32, 32, generator=torch.Generator().manual_seed(0)) + far
     mean, var = moments(x, 2)
-    blocks = x.double().unflatten(0, (2, -1))
+    blocks = torch.unflatten(x.double(), 0, (2, -1))
     torch.testing.assert_close(mean, blocks.mean((1, 3, 4)).float(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(var, blocks.var((1, 3, 4), unbiased=False).float(), rtol=1e-4, atol=0)
 
