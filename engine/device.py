@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from engine import native
 from engine.errors import OutOfMemory, SpecInvalid
 from engine.fields import Precision as WantedPrecision
 from engine.precision import Precision, precision_for
@@ -68,6 +69,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "device": str(device),
         "device_name": name,
         "threads": str(torch.get_num_threads()),
+        "norms": "C" if device.type == "cpu" and native.norms() is not None else "torch",  # decision 12
     }
 
 

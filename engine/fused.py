@@ -159,11 +159,15 @@ def _run(which: str, line: _Line, *, y: Tensor, **maps: Tensor | None) -> None:
 def fused(model: nn.Module) -> nn.Module:
     """A frozen model whose batch norms take in what comes behind them; the parameters are the given model's.
 
-    The model itself, which is left as it is, where nothing is to be taken in.
+    The model itself, which is left as it is, where nothing is to be taken in, and where it calls its layers in another
+    order than it names them: `modules()` of what is traced has them as they are called, and who listens counts on both
+    to be the same (which norm is the first, and the layers of what was observed of the real images).
     """
     if not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules()):
         return model
     traced = fx.GraphModule(model, _Layers().trace(model))
+    if _listened(traced) != _listened(model):
+        return model
     for norm, node in list(_norm_nodes(traced)):
         taken, skip, ceiling = _taken_in(traced, node)
         target, last = str(node.target), taken[-1]
@@ -175,6 +179,11 @@ def fused(model: nn.Module) -> nn.Module:
             traced.graph.erase_node(gone)
     traced.recompile()
     return traced.eval()
+
+
+def _listened(model: nn.Module) -> list[str]:
+    """The layers whose statistics are matched, in the order of `modules()`."""
+    return [name for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d | nn.Conv2d)]
 
 
 class _Layers(fx.Tracer):
@@ -198,7 +207,7 @@ def _taken_in(traced: fx.GraphModule, norm: fx.Node) -> tuple[list[fx.Node], fx.
     """The norm and what it takes in, one after another; what is added on the way; the ceiling of the rectifier."""
     taken, skip, ceiling = [norm], None, 0.0
     behind = _only_user(norm)
-    if behind is not None and behind.target in SUMS and len(behind.args) == 2:
+    if behind is not None and behind.target in SUMS and len(behind.args) == 2 and not behind.kwargs:  # alpha
         others = [value for value in behind.args if value is not norm]
         if len(others) == 1 and isinstance(others[0], fx.Node):
             skip = others[0]

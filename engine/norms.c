@@ -2,7 +2,8 @@
  *
  * A map is rows of C channels: G groups of images, one after another, of `rows` rows (pixels of images) each. Values are
  * float, or the upper half of one (bfloat16); sums are float over a tile of rows, and double over the tiles, which are the
- * same whatever the number of threads.
+ * same whatever the number of threads. What is summed are distances from a tile's own first rows, however far from the
+ * norm's mean these are: squares of large numbers would leave nothing of a small variance.
  *
  * Rows are taken `span` at a time, so that they fill whole vectors: what belongs to a channel lies there `span` times.
  */
@@ -11,7 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LANES 16  /* values that are worked on at once */
+/* Values that are worked on at once: what one register holds. Twice as many are taken apart by the compiler, ten times slower. */
+#if defined __AVX512F__
+#define LANES 16
+#elif defined __AVX__
+#define LANES 8
+#else
+#define LANES 4
+#endif
 #define WIDE 4    /* vectors whose sums are held in registers */
 #define TILE 256  /* spans of rows that one sum runs over */
 #define INLINE static inline __attribute__((always_inline))
@@ -86,30 +94,31 @@ INLINE floats rectified(floats value, float ceiling, int rectifier)
     return chosen(~over, positive) + chosen(over, (floats){0} + ceiling);
 }
 
-/* `wide` vectors of some rows, from `at` on, through the norm, and the sums of y - mean and of its square. */
+/* `wide` vectors of some rows, from `at` on, through the norm, and the sums of y - centre and of its square. */
 INLINE void forward_strip(const struct norm *n, struct kind is, const float *own, int64_t width, int64_t column, int64_t at,
                           int64_t steps, int wide, int count, float *sums)
 {
     const void *restrict y = n->y, *restrict skip = n->skip;
     void *restrict z = n->z;
     const float ceiling = n->ceiling;
-    floats mean[WIDE], scale[WIDE], shift[WIDE], first[WIDE] = {0}, second[WIDE] = {0};
+    floats mean[WIDE], scale[WIDE], shift[WIDE], centre[WIDE], first[WIDE] = {0}, second[WIDE] = {0};
     fetch_all(mean, own, column, wide);
     fetch_all(scale, own, width + column, wide);
     fetch_all(shift, own, 2 * width + column, wide);
+    fetch_all(centre, sums ? sums : own, column, wide);
     for (int64_t step = 0; step < steps; step++, at += width)
         UNROLLED for (int k = 0; k < wide; k++) {
             int64_t here = at + column + k * LANES;
-            floats gap = fetch(y, here, count, is.half) - mean[k];
-            first[k] += gap;
-            second[k] += gap * gap;
-            floats value = gap * scale[k] + shift[k];
+            floats given = fetch(y, here, count, is.half), off = given - centre[k];
+            first[k] += off;
+            second[k] += off * off;
+            floats value = (given - mean[k]) * scale[k] + shift[k];
             if (is.added) value += fetch(skip, here, count, is.half);
             store(z, here, rectified(value, ceiling, is.rectifier), count, is.half);
         }
     for (int k = 0; sums && k < wide; k++) {
-        add_to(sums, column + k * LANES, first[k], count);
-        add_to(sums, width + column + k * LANES, second[k], count);
+        add_to(sums, width + column + k * LANES, first[k], count);
+        add_to(sums, 2 * width + column + k * LANES, second[k], count);
     }
 }
 
@@ -149,10 +158,24 @@ INLINE void strip(const struct norm *n, struct kind is, const float *own, int64_
         forward_strip(n, is, own, width, column, at, steps, wide, count, sums);
 }
 
-/* Some values of a map from `at` on: whole vectors of spans of rows, then what is left of less than a span. */
+/* What a tile's sums are taken around: its first rows, and 0 where these are no finite numbers. */
+INLINE void centre_on(float *sums, const void *y, int64_t at, int64_t values, int half)
+{
+    for (int64_t column = 0; column < values; column += LANES) {
+        int count = values - column < LANES ? values - column : LANES;
+        floats given = fetch(y, at + column, count, half);
+        store(sums, column, chosen(given - given == 0, given), count, 0);
+    }
+}
+
+/* Some values of a map from `at` on: whole vectors of spans of rows, then what is left of less than a span.
+ *
+ * sums: (3, width), centres, sums of distances from them and of their squares; NULL where nobody asks.
+ */
 INLINE void tile(const struct norm *n, struct kind is, const float *own, int64_t width, int64_t at, int64_t values, float *sums)
 {
     int64_t steps = values / width, left = values % width, column = 0;
+    if (sums) centre_on(sums, n->y, at, steps ? width : left, is.half);
     if (steps) {
         for (; column + WIDE * LANES <= width; column += WIDE * LANES)
             strip(n, is, own, width, column, at, steps, WIDE, LANES, sums);
@@ -170,9 +193,38 @@ static int64_t span_of(int64_t channels)
     return span;
 }
 
+/* `span` times; of all that is no number, the one that `store` can round: another's low bits would carry over into a 0. */
 static void repeat(float *to, const float *from, int64_t channels, int64_t span)
 {
-    for (int64_t i = 0; i < span; i++) memcpy(to + i * channels, from, 4 * channels);
+    for (int64_t i = 0; i < channels; i++) to[i] = isnan(from[i]) ? NAN : from[i];
+    for (int64_t i = 1; i < span; i++) memcpy(to + i * channels, to, 4 * channels);
+}
+
+/* Mean and variance of a group's channels, from the sums of its tiles: in double, around the first centre of each channel.
+ *
+ * total: (2, C), to work in.
+ */
+static void merge(const float *restrict sums, double *restrict total, int64_t width, int64_t channels, int64_t values,
+                  float *mean, float *var)
+{
+    const float *origin = sums;
+    const double rows = (double)(values / channels);
+    memset(total, 0, 16 * channels);
+    for (int64_t left = values; left > 0; left -= TILE * width, sums += 3 * width) {
+        int64_t steps = left < TILE * width ? left / width : TILE, longer = left < TILE * width ? left % width : 0;
+        for (int64_t start = 0; start < width; start += channels)
+            for (int64_t channel = 0, at = start; channel < channels; channel++, at++) {
+                double count = at < longer ? (double)steps + 1 : (double)steps;
+                double move = (double)sums[at] - origin[channel], sum = sums[width + at];
+                total[channel] += sum + count * move;
+                total[channels + channel] += sums[2 * width + at] + (2 * sum + count * move) * move;
+            }
+    }
+    for (int64_t channel = 0; channel < channels; channel++) {
+        double gap = total[channel] / rows, spread = total[channels + channel] / rows - gap * gap;
+        mean[channel] = (float)(values ? origin[channel] + gap : gap);
+        var[channel] = (float)(spread < 0 ? 0 : spread);
+    }
 }
 
 typedef void tiled(const struct norm *, const float *own, int64_t width, int64_t at, int64_t values, float *sums);
@@ -182,8 +234,9 @@ static int pass(tiled *one, const struct norm *n)
 {
     int64_t span = span_of(n->channels), width = n->channels * span, values = n->rows * n->channels;
     int64_t tiles = (values + TILE * width - 1) / (TILE * width), all = n->groups * tiles;
-    float *own = malloc(4 * 5 * width * n->groups), *sums = n->moments ? calloc(2 * width * all, 4) : NULL;
-    if (!own || (n->moments && !sums)) return free(own), free(sums), -1;
+    float *own = malloc(4 * 5 * width * n->groups), *sums = n->moments ? calloc(3 * width * all, 4) : NULL;
+    double *total = malloc(16 * n->channels);
+    if (!own || !total || (n->moments && !sums)) return free(own), free(sums), free(total), -1;
     for (int64_t g = 0; g < n->groups; g++) {
         const float *parts[] = {n->mean, n->scale, n->shift, n->by_y ? n->by_y + g * n->channels : NULL,
                                 n->by_y ? n->by_y + (n->groups + g) * n->channels : NULL};
@@ -196,21 +249,13 @@ static int pass(tiled *one, const struct norm *n)
     for (int64_t t = 0; t < all; t++) {
         int64_t group = t / tiles, start = t % tiles * TILE * width;
         int64_t count = values - start < TILE * width ? values - start : TILE * width;
-        one(n, own + 5 * group * width, width, group * values + start, count, sums ? sums + 2 * width * t : NULL);
+        one(n, own + 5 * group * width, width, group * values + start, count, sums ? sums + 3 * width * t : NULL);
     }
-    for (int64_t at = 0; n->moments && at < n->groups * n->channels; at++) {
-        int64_t group = at / n->channels, channel = at % n->channels;
-        double first = 0, second = 0;
-        for (int64_t t = group * tiles; t < (group + 1) * tiles; t++)
-            for (int64_t i = channel; i < width; i += n->channels) {
-                first += sums[2 * width * t + i];
-                second += sums[2 * width * t + width + i];
-            }
-        first /= n->rows;
-        n->moments[at] = (float)(n->mean[channel] + first);
-        n->moments[n->groups * n->channels + at] = (float)(second > n->rows * first * first ? second / n->rows - first * first : 0);
+    for (int64_t g = 0; n->moments && g < n->groups; g++) {
+        float *mean = n->moments + g * n->channels, *var = mean + n->groups * n->channels;
+        merge(sums + 3 * width * tiles * g, total, width, n->channels, values, mean, var);
     }
-    return free(own), free(sums), 0;
+    return free(own), free(sums), free(total), 0;
 }
 
 #define KIND(name, ...)                                                                                                   \

@@ -99,6 +99,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
+    _configure()
     data = _load(facts, options.test, device)
     print(
         f"{facts['name']}: {len(data.images)} images, {len(data.test_images)} to test; {options.student}, on {device}"
@@ -114,6 +115,14 @@ def main() -> None:
         beside = reported.get(run)
         card = f"   (card: {beside['top1_last_pct']:.2f}, {beside['top1_best_pct']:.2f})" if beside else ""
         print(f"run {run + 1}: last {curve[-1]:.2f} %, best {max(curve):.2f} %{card}", flush=True)
+
+
+def _configure() -> None:
+    """The same algorithms on every run, and fp32 that means fp32: as the server sets its engine up (its `configure`)."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 def _train(data: Set, network: str, labels: str, run: int, device: torch.device) -> Iterator[float]:

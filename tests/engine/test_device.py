@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from engine import device as devices
+from engine import native
 from engine.errors import SpecInvalid
 
 CPU = torch.device("cpu")
@@ -38,6 +39,12 @@ def test_the_environment_names_versions_and_machine() -> None:
     found = devices.environment(CPU)
     assert found["torch"] == torch.__version__ and found["device"] == "cpu"
     assert all(isinstance(value, str) for value in found.values())
+
+
+def test_the_environment_says_what_computes_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert devices.environment(CPU)["norms"] == "C"
+    monkeypatch.setattr(native, "norms", lambda: None)
+    assert devices.environment(CPU)["norms"] == "torch"
 
 
 def test_the_peak_counts_what_was_held_since_it_was_forgotten_and_given_back() -> None:

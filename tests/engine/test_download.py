@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from engine import device as devices
 from engine.data import real_data
 from engine.datasets import describe
 from engine.download import datasets as stand_in
+from engine.download import train
 from engine.download.errors import Diverged
 from engine.download.teachers import read
 from engine.download.train import _load, _test_folder
@@ -36,6 +41,37 @@ def test_a_folder_of_test_images_gives_the_servers_own_pixels(tmp_path: Path) ->
 def test_without_test_images_it_asks_for_a_folder() -> None:
     with pytest.raises(SystemExit, match="--test FOLDER"):
         _load({"images": []}, None, CPU)
+
+
+def flags() -> tuple[bool, ...]:
+    cudnn = torch.backends.cudnn
+    return torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+
+
+@pytest.fixture
+def otherwise() -> Iterator[None]:
+    """Every flag as the engine does not want it."""
+    cudnn, before = torch.backends.cudnn, flags()
+    torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = (
+        True,
+        True,
+        True,
+        False,
+    )
+    yield
+    torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+
+
+def test_it_computes_as_the_engine_is_set_up(otherwise: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"training": {"runs": 1, "student": "convnet3", "labels": "hard"}, "images": []}
+    (tmp_path / "manifest.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(train, "HERE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--device", "cpu"])
+    with pytest.raises(SystemExit, match="--test FOLDER"):
+        train.main()
+    found = flags()
+    devices.configure(CPU)
+    assert found == flags() == (False, False, False, True)
 
 
 def test_weights_are_read_without_the_safetensors_library(tmp_path: Path) -> None:

@@ -98,22 +98,58 @@ def outcome(model: FusedNorm, features: Tensor, skip: Tensor | None, *, blocks: 
     return [seen.detach(), mean.detach(), var.detach(), *torch.autograd.grad(total, given)]
 
 
-def test_statistics_are_those_of_double_precision_far_from_what_is_remembered() -> None:
-    features = (maps(3, 40, 33, 33).detach() * 3 + 100).contiguous(memory_format=torch.channels_last)
+def told_of(layer: FusedNorm, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) that are heard of one block."""
     told: list[tuple[Tensor, Tensor]] = []
-    layer = FusedNorm.of(norm(40), 0.0)
     layer.hear = told.append
     layer(features)
-    mean, var = (values[0] for values in told[0])
-    torch.testing.assert_close(mean, features.double().mean((0, 2, 3)).float(), rtol=1e-5, atol=0)
-    torch.testing.assert_close(var, features.double().var((0, 2, 3), unbiased=False).float(), rtol=1e-3, atol=0)
+    [(mean, var)] = told
+    return mean[0], var[0]
 
 
-def test_what_is_no_number_stays_none() -> None:
-    features = maps(2, 16, 4, 4).detach()
+@pytest.mark.parametrize("far", [1.0, 30.0, 1000.0])
+@pytest.mark.parametrize("std", [1e-3, 1.0, 100.0])
+def test_a_variance_is_that_of_double_precision_up_to_a_thousand_deviations_from_what_is_remembered(
+    far: float, std: float
+) -> None:
+    features = ((maps(3, 40, 33, 33).detach() + far) * std).contiguous(memory_format=torch.channels_last)
+    mean, var = told_of(FusedNorm.of(norm(40), 0.0), features)
+    torch.testing.assert_close(mean, features.double().mean((0, 2, 3)).float(), rtol=1e-6, atol=1e-6 * std)
+    torch.testing.assert_close(var, features.double().var((0, 2, 3), unbiased=False).float(), rtol=1e-4, atol=0)
+
+
+def test_the_first_values_may_be_the_odd_ones() -> None:
+    features = maps(3, 40, 33, 33).detach()
+    features[0, :, 0] = 1000.0
+    _, var = told_of(FusedNorm.of(norm(40), 0.0), features)
+    torch.testing.assert_close(var, features.double().var((0, 2, 3), unbiased=False).float(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
+    features = maps(2, 16, 4, 4, dtype=dtype).detach()
     features[0, 3] = torch.nan
     seen = FusedNorm.of(norm(16), math.inf)(features)
     assert seen[0, 3].isnan().all() and not seen[:, :3].isnan().any()
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+def test_a_parameter_that_is_no_number_is_seen_whatever_its_bits(dtype: torch.dtype) -> None:
+    layer = norm(16)
+    layer.bias.view(torch.int32)[3] = 0x7FFFFFFF
+    seen = FusedNorm.of(layer, 0.0)(maps(2, 16, 4, 4, dtype=dtype).detach())
+    assert seen[:, 3].isnan().all() and not seen[:, :3].isnan().any()
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 7])
+def test_the_variance_of_what_is_no_finite_number_is_none(dtype: torch.dtype, odd: float, place: int) -> None:
+    features = maps(8, 16, 4, 4, dtype=dtype).detach()
+    features[place, 3, 0, 0] = odd
+    mean, var = told_of(FusedNorm.of(norm(16), math.inf), features)
+    assert str(float(mean[3])) == str(odd) and var[3].isnan()
+    assert mean[:3].isfinite().all() and var[:3].isfinite().all()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -132,6 +168,7 @@ def test_bytes_do_not_depend_on_the_number_of_threads(threads: int) -> None:
 def test_a_fused_network_sees_what_the_network_sees(name: str) -> None:
     model = taught(name)
     fast = fused(model)
+    assert fast is not model or not batch_norms(model)
     assert order(fast) == order(model)
     images = drawn(4, 3, 32, 32)
     for found, expected in zip(seen_by(fast, images), seen_by(model, images), strict=True):
@@ -197,6 +234,8 @@ WAYS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "added to itself": lambda layer, x: F.relu(layer(x) + layer(x)),
     "a sum that is seen twice": lambda layer, x: seen_twice(layer(x) + x),
     "added to what is broadcast": lambda layer, x: F.relu(layer(x) + x.mean((2, 3), keepdim=True)),
+    "added in another measure": lambda layer, x: F.relu(torch.add(layer(x), x, alpha=2)),
+    "added in its own measure": lambda layer, x: F.relu(torch.add(x, layer(x), alpha=-1)),
     "another activation": lambda layer, x: F.silu(layer(x)),
     "a method": lambda layer, x: layer(x).relu(),
 }
@@ -209,6 +248,23 @@ def test_in_odd_places_a_network_still_sees_the_same(way: str) -> None:
         seen_by(fused(model), drawn(4, 8, 6, 6)), seen_by(model, drawn(4, 8, 6, 6)), strict=True
     ):
         assert distance(found, expected) < 1e-5
+
+
+class Backwards(nn.Module):
+    """Calls its layers in another order than it names them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = norm(8), norm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen: Tensor = F.relu(self.last(F.relu(self.first(x))))
+        return seen
+
+
+def test_a_network_that_names_its_layers_in_another_order_is_itself() -> None:
+    model = frozen(Backwards())
+    assert fused(model) is model
 
 
 @pytest.mark.parametrize("name", ["resnet", "shufflenet", "densenet", "mobilenet"])

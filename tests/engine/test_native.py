@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -43,11 +44,70 @@ def test_without_a_compiler_there_is_none(cache: Path, monkeypatch: pytest.Monke
     assert native.norms() is None and not list(cache.glob("*"))
 
 
-def test_what_does_not_compile_leaves_nothing(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "norms.c"
-    source.write_text("this is no C\n")
-    monkeypatch.setattr(native, "SOURCE", source)
+def test_it_says_why_there_is_none(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert native.norms() is None and native.norms() is None
+    [told] = caplog.records
+    assert told.message == "norms are computed by torch: no C compiler"
+
+
+@pytest.mark.parametrize("left", [b"", b"\x7fELF\x02\x01\x01"])
+def test_a_library_that_a_power_cut_damaged_is_made_again(cache: Path, left: bytes) -> None:
+    made = native._compiled(native.SOURCE)
+    whole = made.stat().st_size
+    made.write_bytes(left)
+    assert native.norms() is not None and made.stat().st_size == whole
+
+
+def test_what_does_not_compile_is_not_tried_again_within_the_hour(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native, "SOURCE", tmp_path / "norms.c")
+    native.SOURCE.write_text("this is no C\n")
+    for _ in range(2):
+        assert native.norms() is None
+        native.norms.cache_clear()
+    [left] = cache.iterdir()
+    os.utime(left, (0, 0))
+    assert native.norms() is None
+    asked, remembered, again = caplog.messages
+    assert "exit status" in asked and str(left) in remembered and "exit status" in again
+
+
+def test_a_compiler_that_hangs_is_waited_for_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "COMPILES_S", 0.01)
+    assert native.norms() is None
+    [left] = cache.iterdir()
+    assert left.suffix == ".failed"
+
+
+def test_a_folder_that_others_can_write_is_not_trusted(cache: Path) -> None:
+    cache.mkdir()
+    cache.chmod(0o770)
     assert native.norms() is None and not list(cache.iterdir())
+
+
+def test_a_folder_by_another_name_is_not_trusted(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    cache.symlink_to(tmp_path / "elsewhere")
+    assert native.norms() is None and not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_folder_of_another_user_is_not_trusted(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.mkdir(mode=0o700)
+    monkeypatch.setattr(os, "getuid", lambda: cache.stat().st_uid + 1)
+    assert native.norms() is None
+
+
+def test_a_library_that_others_can_write_is_not_loaded(cache: Path) -> None:
+    assert native.norms() is not None
+    [made] = cache.iterdir()
+    assert (cache.stat().st_mode & 0o777, made.stat().st_mode & 0o777) == (0o700, 0o700)
+    made.chmod(0o720)
+    native.norms.cache_clear()
+    assert native.norms() is None
 
 
 def test_where_nothing_can_be_written_it_goes_elsewhere(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.moments import channel_moments, lines_at_once, moments_at_once
+from engine.moments import Moments, channel_moments, lines_at_once, moments_at_once
 from engine.statistics import BatchNormStatistics
 from tests.engine import golden
 
@@ -123,6 +124,18 @@ def test_each_block_has_the_statistics_that_it_has_alone() -> None:
     together, alone = channel_moments(x, blocks=3), [channel_moments(part) for part in x.chunk(3)]
     for values, parts in zip(together, zip(*alone, strict=True), strict=True):
         assert torch.equal(values, torch.cat(parts))
+
+
+@pytest.mark.parametrize("far", [1.0, 30.0, 1000.0])
+@pytest.mark.parametrize("moments", [moments_at_once, lambda x, blocks: channel_moments(x, blocks=blocks)])
+def test_a_variance_is_that_of_double_precision_up_to_a_thousand_deviations_from_zero(
+    moments: Callable[[Tensor, int], Moments], far: float
+) -> None:
+    x = torch.randn(8, 16, 32, 32, generator=torch.Generator().manual_seed(0)) + far
+    mean, var = moments(x, 2)
+    blocks = torch.unflatten(x.double(), 0, (2, -1))
+    torch.testing.assert_close(mean, blocks.mean((1, 3, 4)).float(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(var, blocks.var((1, 3, 4), unbiased=False).float(), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
