@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.methods import (
+    AS_RDED,
     TITLES,
     Cda,
     CvDd,
@@ -85,7 +86,7 @@ PEERS_BY_PAPER = (
     Peer(
         word="rded",
         method=Rded(),
-        says="RDED (arXiv 2312.03526): one crop an image, as its authors do at 32 px, labelled by batch statistics",
+        says="RDED (arXiv 2312.03526): the easiest crops, one an image, as its authors do at 32 px, labelled by batch statistics",
     ),
     Peer(
         word="herding",
@@ -103,7 +104,7 @@ def _preset(peer: Peer) -> Preset:
     changes: dict[str, object] = {"method": peer.method}
     if peer.several:
         changes["teachers"] = (first, second)
-    if method == "rded":
+    if method in AS_RDED:
         changes["patches"] = Patches(difficulty="easy")
     return Preset(
         name=f"cifar10-small-{peer.word}",
