@@ -65,8 +65,8 @@ PEERS_BY_PAPER = (
     Peer(
         word="g-vbsm",
         method=Gvbsm(budgets=(ITERATIONS,)),
-        says="G-VBSM (arXiv 2311.17950) with two networks; left out are densification, patch-wise statistics and moving "
-        "averages, and labels are the mean logits",
+        says="G-VBSM (arXiv 2311.17950) with two networks and its code's learning rate, 0.05; left out are densification, "
+        "patch-wise statistics and moving averages, and labels are the mean logits",
         several=True,
     ),
     Peer(
@@ -78,9 +78,9 @@ PEERS_BY_PAPER = (
     ),
     Peer(
         word="edc",
-        method=Edc(budgets=(ITERATIONS // 4,)),
-        says="EDC (arXiv 2404.13733) with two networks instead of eight; left out are patch-wise statistics and its own "
-        "schedule of students",
+        method=Edc(budgets=(ITERATIONS // 2,)),
+        says="EDC (arXiv 2404.13733) from the easiest crops, with two networks instead of eight; left out are patch-wise "
+        "statistics and its own schedule of students",
         several=True,
     ),
     Peer(
