@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from engine.datasets import Facts, held_back_count
 from engine.errors import SpecInvalid
 from engine.methods import TITLES, CvDd, FadrmPlus, Gvbsm, Herding, Optimised, RandomReal
 from engine.networks import NETWORKS, SMALL_BELOW_PX
-from engine.spec import TORCHVISION, TRAINED, UPLOADED, JobSpec
+from engine.spec import TORCHVISION, TRAINED, UPLOADED, Baseline, JobSpec
 
 
 def impossibilities(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
@@ -147,7 +148,8 @@ def _too_few_images(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
     label = usable.index(smallest)
     name, held = facts.classes[label], facts.train_per_class[label] - smallest
     beside = f", beside {held} that evaluation.valid_per_class holds back" if held else ""
-    factor = spec.patches.factor
+    factors = _factors(spec, facts)
+    factor = max(factors.values(), default=1)
     tiles = spec.ipc * factor**2
     if spec.ipc > smallest:
         yield SpecInvalid(
@@ -155,15 +157,17 @@ def _too_few_images(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
             hint=f"Choose an ipc of at most {smallest}, or add images to the class.",
             pointer="/ipc",
         )
-    elif not _takes_patches(spec, facts):
+    elif not factors:
         return
     elif tiles > smallest:
         fewer = f", or ipc to at most {smallest // factor**2}" if smallest >= factor**2 else ""
+        baseline = spec.patches.factor is None and factors.get("patches", 1) < factor
+        without = ", or remove the baseline" if baseline else ""
         yield SpecInvalid(
-            f"{spec.ipc} patches of {factor}x{factor} crops need {tiles} images per class, "
-            f"but class {name!r} has only {smallest}{beside}.",
-            hint=f"Set patches.factor to 1{fewer}.",
-            pointer="/patches/factor",
+            f"{spec.ipc} {'RDED images' if baseline else 'patches'} of {factor}x{factor} crops need {tiles} images per "
+            f"class, but class {name!r} has only {smallest}{beside}.",
+            hint=f"Set patches.factor to 1{fewer}{without}.",
+            pointer=_baseline(spec, "rded") if baseline else "/patches/factor",
         )
     elif tiles > spec.patches.candidates:
         yield SpecInvalid(
@@ -173,9 +177,19 @@ def _too_few_images(spec: JobSpec, facts: Facts) -> Iterator[SpecInvalid]:
         )
 
 
-def _takes_patches(spec: JobSpec, facts: Facts) -> bool:
-    if not {"rded", "patches"}.isdisjoint(spec.evaluation.baselines):
-        return True
+def _factors(spec: JobSpec, facts: Facts) -> dict[str, int]:
+    """Tiles a side of each kind of patches that the job takes: RDED's own ("rded"), its method's ("patches")."""
+    kinds: tuple[Literal["rded", "patches"], ...] = ("rded", "patches")
+    taken = {*spec.evaluation.baselines, *(["patches"] if _starts_from_patches(spec, facts) else [])}
+    return {kind: spec.patches_of(kind, facts.resolution).factor or 1 for kind in kinds if kind in taken}
+
+
+def _baseline(spec: JobSpec, name: Baseline) -> str:
+    """Where a baseline stands."""
+    return f"/evaluation/baselines/{spec.evaluation.baselines.index(name)}"
+
+
+def _starts_from_patches(spec: JobSpec, facts: Facts) -> bool:
     match spec.method:
         case Optimised():
             return spec.method.recipe(facts.resolution).start == "patches"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from engine.fields import MIN_ITEMS, NetworkName, NotEmpty, Part, Precision, Unique
-from engine.methods import Fadrm, Method, Patches
+from engine.methods import AS_RDED, Fadrm, Method, Patches
 from engine.sources import DatasetSpec, Digits
 
 Baseline = Literal["rded", "patches", "random", "herding"]
@@ -137,8 +137,8 @@ class Evaluation(Part):
     runs: int = Field(3, ge=1, le=20, description="Students per row, each with a seed of its own.")
     baselines: Annotated[tuple[Baseline, ...], Unique] = Field(
         ("rded", "random"),
-        description="Judged beside the method: rded (easiest crops), patches (those the method starts from), random, "
-        "herding.",
+        description="Judged beside the method: rded (easiest crops, four an image from 128 px on), patches (those the method "
+        "starts from), random, herding.",
     )
     labels: Annotated[tuple[Literal["soft", "hard"], ...], NotEmpty, Unique] = Field(
         ("soft", "hard"), json_schema_extra=MIN_ITEMS
@@ -159,7 +159,9 @@ class Evaluation(Part):
         "epoch, which the test set must not.",
     )
     full_data: bool = Field(
-        False, description="Train each student network on all real images too: the upper bound, which HLR and LRS need."
+        False,
+        description="Train each student network on all real images too, all by the recipe of Table 7 (300 epochs, random "
+        "resized crops, CutMix): the upper bound, which HLR and LRS need.",
     )
     continual: Continual | None = None
     quick: bool = Field(
@@ -209,14 +211,20 @@ class JobSpec(Part):
     @model_validator(mode="before")
     @classmethod
     def _rded_takes_the_easiest(cls, given: Any) -> Any:
-        """RDED's crops are its own where nothing is said of them: the default of `patches.difficulty` is FADRM's."""
+        """RDED's crops are its own where nothing is said of them, and EDC begins with RDED's: the default is FADRM's."""
         if not isinstance(given, dict):
             return given
         method, patches = given.get("method"), given.get("patches", {})
         name = method.get("method") if isinstance(method, dict) else getattr(method, "method", None)
-        if name != "rded" or not isinstance(patches, dict):
+        if name not in AS_RDED or not isinstance(patches, dict):
             return given
         return given | {"patches": {"difficulty": "easy"} | patches}
+
+    def patches_of(self, subject: Literal["rded", "patches"], resolution: int) -> Patches:
+        """How patches are chosen for images of this side, px: RDED's own for the baseline, or what the method asks for."""
+        baseline = subject == "rded"
+        patches = self.patches.model_copy(update={"difficulty": "easy"}) if baseline else self.patches
+        return patches.resolved(resolution, as_rded=baseline or self.method.method in AS_RDED)
 
     def digest(self) -> str:
         """SHA-256 of the spec, the same for equal specs."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field
 
 from engine.methods.recipe import Optimised
+from engine.networks import SMALL_BELOW_PX
 
 
 class Gvbsm(Optimised):
@@ -17,6 +20,18 @@ class Gvbsm(Optimised):
     TEACHERS: ClassVar[tuple[int, int]] = (2, 8)
 
     method: Literal["g-vbsm"] = "g-vbsm"
+    lr: float | None = Field(  # type: ignore[assignment] # until the side of the images is known: see `resolved`
+        None,
+        gt=0,
+        le=10,
+        description="Adam's learning rate; one cosine over the whole budget. By default 0.1, below 128 px 0.05.",
+    )
+
+    def resolved(self, resolution: int) -> Self:
+        """With the learning rate of the authors' recover.sh: 0.05 for CIFAR and Tiny-ImageNet, 0.1 for ImageNet-1K."""
+        default = 0.05 if resolution < SMALL_BELOW_PX else 0.1
+        lr = default if self.lr is None else self.lr
+        return super().resolved(resolution).model_copy(update={"lr": lr})
 
     def _peculiar(self) -> dict[str, object]:
         return {"start": "noise", "teachers": "random", "conv": True}

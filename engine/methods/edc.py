@@ -13,15 +13,16 @@ from engine.methods.recipe import Optimised
 class Edc(Optimised):
     """Elucidating the design space: real start, small steps, flatness, soft category-aware matching.
 
-    Networks take turns and convolutions are matched too, as in the authors' code. Left out: patch-wise statistics, moving
-    averages of the images' statistics.
+    Starts from RDED's images, the easiest crops, where a spec says nothing of patches. Networks take turns and
+    convolutions are matched too, as in the authors' code. Left out: patch-wise statistics, moving averages of the images'
+    statistics.
     """
 
     TEACHERS: ClassVar[tuple[int, int]] = (1, 8)
 
     method: Literal["edc"] = "edc"
     budgets: Annotated[tuple[Iterations, ...], NotEmpty] = Field(
-        (1000,), max_length=16, json_schema_extra=MIN_ITEMS, description="Iterations of each stage."
+        (2000,), max_length=16, json_schema_extra=MIN_ITEMS, description="Iterations of each stage."
     )
     lr: float = Field(0.05, gt=0, le=10, description="Adam's learning rate; one cosine over the whole budget.")
     class_share: float = Field(

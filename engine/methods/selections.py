@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
 from engine.fields import Part
+from engine.networks import SMALL_BELOW_PX
+
+# Methods that take RDED's patches where a spec says nothing of them: EDC starts from its images.
+AS_RDED = ("rded", "edc")
+RDED_FACTOR = 2  # of large images: four crops each (arXiv 2312.03526: N = 4)
 
 
 class Patches(Part):
@@ -14,14 +19,28 @@ class Patches(Part):
 
     difficulty: Literal["easy", "medium", "hard", "random"] = Field(
         "medium",
-        description="Where in the teacher's ranking of crops to choose: easy is RDED's (and what method rded takes by "
-        "default), medium FADRM's.",
+        description="Where in the teacher's ranking of crops to choose: easy is RDED's (and what methods rded and edc take "
+        "by default), medium FADRM's.",
     )
-    factor: int = Field(1, ge=1, le=8, description="Tiles a side: 1 is one crop an image, 2 tiles four crops.")
+    factor: int | None = Field(
+        None,
+        ge=1,
+        le=8,
+        description="Tiles a side: 1 is one crop an image, 2 tiles four crops. By default 1, but 2 from 128 px on for RDED, "
+        "method and baseline, and for edc; a number here holds for all of them.",
+    )
     candidates: int = Field(300, ge=1, le=100_000, description="Real images looked at per class.")
     crops: int = Field(
         5, ge=1, le=64, description="Random crops tried per image; the one easiest for the teacher is kept."
     )
+
+    def resolved(self, resolution: int, *, as_rded: bool) -> Self:
+        """The same for images of this side, px: RDED tiles large ones of four crops, small ones of one.
+
+        Source: RDED's scripts, factor 2 at 224 px, 1 for CIFAR and Tiny-ImageNet; between them the line is that of networks.
+        """
+        factor = RDED_FACTOR if as_rded and resolution >= SMALL_BELOW_PX else 1
+        return self.model_copy(update={"factor": factor if self.factor is None else self.factor})
 
 
 class _Selection(Part):
@@ -29,7 +48,7 @@ class _Selection(Part):
 
 
 class Rded(_Selection):
-    """The patches as they are (RDED, CVPR 2024): no optimisation."""
+    """The patches as they are (RDED, CVPR 2024): no optimisation. The easiest ones, and four an image from 128 px on."""
 
     method: Literal["rded"] = "rded"
 

@@ -54,8 +54,8 @@ class Draft:
         step = made(kind, title, params, needs, flop=flop, size_bytes=size_bytes)
         return self.steps.setdefault(step.key, step).key
 
-    def teach(self, teacher: Teacher) -> str:
-        """The key of a network that is trained on the real images, or imported."""
+    def teach(self, teacher: Teacher, title: str = "") -> str:
+        """The key of a network that is trained on the real images, or imported: a teacher, where `title` says nothing else."""
         spec = self.spec
         digest = _digest_of_weights(teacher)
         small = self.facts.resolution < SMALL_BELOW_PX
@@ -64,7 +64,8 @@ class Draft:
         trained = teacher.weights == TRAINED
         flop = 3 * self.forward(teacher.network) * self.facts.train_images * teacher.epochs if trained else 0.0
         verb = "Train" if trained else "Import"
-        return self.add(StepKind.TEACH, f"{verb} teacher {teacher.network}", params, {"data": self.data}, flop=flop)
+        title = title or f"{verb} teacher {teacher.network}"
+        return self.add(StepKind.TEACH, title, params, {"data": self.data}, flop=flop)
 
     def in_order(self) -> tuple[Step, ...]:
         """Every step after those that it needs: kinds go in the order of `StepKind`."""

@@ -40,16 +40,16 @@ def distilled(draft: Draft) -> Parts:
 
 
 def _chosen(draft: Draft, name: str, ipc: int) -> Parts:
-    """Real images: "random", "herding", "rded" (easiest crops), "patches" (those that the job's method starts from)."""
+    """Real images: "random", "herding", "rded" (RDED's), "patches" (those that the job's method starts from)."""
     match name:
         case "random":
             return {"images.0": _select(draft, "random", None, ipc, "Choose random images")}
         case "herding":
             return {"images.0": _select(draft, "herding", None, ipc, "Choose images by herding")}
         case _:
-            easiest = draft.spec.patches.model_copy(update={"difficulty": "easy"})
-            patches = easiest if name == "rded" else draft.spec.patches
-            title = f"Choose patches ({patches.difficulty})"
+            patches = draft.spec.patches_of("rded" if name == "rded" else "patches", draft.facts.resolution)
+            tiles = f", {patches.factor} x {patches.factor} an image" if patches.factor != 1 else ""
+            title = f"Choose patches ({patches.difficulty}{tiles})"
             return {"images.0": _select(draft, "patches", patches, ipc, title)}
 
 

@@ -64,12 +64,18 @@ def continual_rows(draft: Draft, subjects: dict[str, Parts], ipc: int) -> list[C
 
 
 def full_data(draft: Draft) -> dict[str, str]:
-    """Student network -> key of the same network trained on all real images: a teacher of the job's where there is one."""
+    """Student network -> key of the same network trained on all real images, all by one recipe.
+
+    A teacher of that network is another thing (other epochs, no CutMix, weights from elsewhere), unless it was asked for
+    by the very same recipe: then the two are one step.
+    """
     evaluation = draft.spec.evaluation
     if not evaluation.full_data:
         return {}
-    taught = {teacher.network: draft.teachers[f"teacher.{index}"] for index, teacher in enumerate(draft.spec.teachers)}
-    return {student: taught.get(student) or draft.teach(_whole_set(student)) for student in evaluation.students}
+    return {
+        student: draft.teach(_whole_set(student), title=f"Train {student} on all real images")
+        for student in evaluation.students
+    }
 
 
 def _whole_set(student: str) -> Teacher:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.methods import (
+    AS_RDED,
     TITLES,
     Cda,
     CvDd,
@@ -64,8 +65,8 @@ PEERS_BY_PAPER = (
     Peer(
         word="g-vbsm",
         method=Gvbsm(budgets=(ITERATIONS,)),
-        says="G-VBSM (arXiv 2311.17950) with two networks; left out are densification, patch-wise statistics and moving "
-        "averages, and labels are the mean logits",
+        says="G-VBSM (arXiv 2311.17950) with two networks and its code's learning rate, 0.05; left out are densification, "
+        "patch-wise statistics and moving averages, and labels are the mean logits",
         several=True,
     ),
     Peer(
@@ -77,15 +78,15 @@ PEERS_BY_PAPER = (
     ),
     Peer(
         word="edc",
-        method=Edc(budgets=(ITERATIONS // 4,)),
-        says="EDC (arXiv 2404.13733) with two networks instead of eight; left out are patch-wise statistics and its own "
-        "schedule of students",
+        method=Edc(budgets=(ITERATIONS // 2,)),
+        says="EDC (arXiv 2404.13733) from the easiest crops, with two networks instead of eight; left out are patch-wise "
+        "statistics and its own schedule of students",
         several=True,
     ),
     Peer(
         word="rded",
         method=Rded(),
-        says="RDED (arXiv 2312.03526): one crop an image, as its authors do at 32 px, labelled by batch statistics",
+        says="RDED (arXiv 2312.03526): the easiest crops, one an image, as its authors do at 32 px, labelled by batch statistics",
     ),
     Peer(
         word="herding",
@@ -103,7 +104,7 @@ def _preset(peer: Peer) -> Preset:
     changes: dict[str, object] = {"method": peer.method}
     if peer.several:
         changes["teachers"] = (first, second)
-    if method == "rded":
+    if method in AS_RDED:
         changes["patches"] = Patches(difficulty="easy")
     return Preset(
         name=f"cifar10-small-{peer.word}",

@@ -127,7 +127,7 @@ class _Selection:
         candidates = found[torch.randperm(len(found), generator=chance)[: patches.candidates]].sort().values
         boxes = draw_crops(len(candidates), patches.crops, height=side, width=side, generator=chance)
         scores = torch.cat([self._scores(candidates[part], boxes[part], label) for part in _parts(len(candidates))])
-        chosen = choose(scores, boxes, self.params.ipc * patches.factor**2, patches.difficulty, chance)
+        chosen = choose(scores, boxes, self.params.ipc * _factor(self.params) ** 2, patches.difficulty, chance)
         self.scores.append(chosen.scores.mean().item())
         return torch.cat([candidates[chosen.images][:, None], chosen.boxes], 1)
 
@@ -179,7 +179,7 @@ class _Selection:
 
 def _factor(params: SelectParams) -> int:
     """Tiles a side of an image."""
-    return 1 if params.patches is None else params.patches.factor
+    return 1 if params.patches is None else params.patches.factor or 1
 
 
 def _parts(count: int) -> list[slice]:

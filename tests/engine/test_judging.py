@@ -12,8 +12,9 @@ from engine.datasets import describe
 from engine.feasibility import impossibilities
 from engine.methods import RandomReal
 from engine.params import TeachParams
-from engine.plan import StepKind, plan
-from engine.spec import Continual, JobSpec
+from engine.plan import Step, StepKind, plan
+from engine.plan.students import UPPER_BOUND
+from engine.spec import Continual, JobSpec, Teacher
 from tests.engine.jobs import SMALL, SPEC, Job, carried_out, contents, interrupted
 
 FULL = SPEC.evaluation.model_copy(update={"baselines": ("random",), "runs": 1, "labels": ("soft",)})
@@ -98,11 +99,22 @@ def test_classes_come_in_groups_and_an_interruption_changes_nothing(tmp_path: Pa
     assert attempts > 2 and contents(out) == contents(job.folder(StepKind.CONTINUAL))
 
 
-def test_the_upper_bound_is_a_teacher_where_there_is_one_and_trained_where_not() -> None:
-    spec = _with(evaluation={"full_data": True, "students": (SMALL, "convnet3")})
-    steps = [step for step in plan(spec, describe(spec.dataset)).steps if step.kind == StepKind.TEACH]
-    assert [step.params["teacher"]["network"] for step in steps] == [SMALL, "convnet3"]
-    assert steps[1].params["teacher"]["cutmix"] and steps[1].params["teacher"]["epochs"] == 300
+def _taught(spec: JobSpec) -> list[Step]:
+    return [step for step in plan(spec, describe(spec.dataset)).steps if step.kind == StepKind.TEACH]
+
+
+def test_every_upper_bound_is_trained_alike_whoever_teaches() -> None:
+    teacher, *bounds = _taught(_with(evaluation={"full_data": True, "students": (SMALL, "convnet3")}))
+    assert teacher.title == f"Train teacher {SMALL}" and not teacher.params["teacher"]["cutmix"]
+    assert [step.title for step in bounds] == [f"Train {name} on all real images" for name in (SMALL, "convnet3")]
+    first, second = ({**step.params["teacher"], "network": None} for step in bounds)
+    assert first == second and (first["epochs"], first["crop"], first["cutmix"]) == (300, "resized", True)
+
+
+def test_a_teacher_trained_by_the_recipe_of_the_upper_bound_is_one() -> None:
+    teachers = (Teacher.model_validate({"network": SMALL, **UPPER_BOUND}),)
+    (both,) = _taught(_with(evaluation={"full_data": True, "students": (SMALL,)}, teachers=teachers))
+    assert both.params["teacher"]["network"] == SMALL
 
 
 def test_a_quick_look_has_hard_labels_one_run_and_a_tenth_of_the_epochs() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ from engine.methods import (
 from engine.plan import StepKind
 from engine.sources import Folder
 from engine.spec import Evaluation, JobSpec, Labels, Teacher
-from tests.engine.jobs import SMALL, carried_out, contents, interrupted
+from tests.engine.jobs import SMALL, Job, carried_out, contents, interrupted
 from tests.engine.pictures import write_set
 
 METHODS: tuple[Method, ...] = (
@@ -80,11 +81,29 @@ def test_a_method_goes_from_real_images_to_a_download(method: Method, tmp_path: 
         assert roles - {"data", "teacher"} == NEEDS.get(method.method, {"patches"})
         out, attempts = interrupted(step, job.store, every=2)
         assert attempts > 2 and contents(out) == contents(job.store.step(step.key))
+    from_noise = method.method in {"sre2l", "cda", "g-vbsm"}
+    assert all(bool(image["sources"]) != from_noise for image in _manifest(job)["images"])
+
+
+def _manifest(job: Job) -> dict[str, Any]:
     with zipfile.ZipFile(next(job.folder(StepKind.PACKAGE).glob("*.zip"))) as archive:
-        manifest = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith("manifest.json"))))
-    assert all(
-        bool(image["sources"]) == (method.method not in {"sre2l", "cda", "g-vbsm"}) for image in manifest["images"]
-    )
+        found: dict[str, Any] = json.loads(
+            archive.read(next(name for name in archive.namelist() if name.endswith("manifest.json")))
+        )
+    return found
+
+
+def test_from_128_px_on_an_rded_image_is_of_four_real_ones_and_says_which(tmp_path: Path) -> None:
+    spec = _spec(Rded(), tmp_path)
+    changes = {
+        "dataset": spec.dataset.model_copy(update={"resolution": 128}),
+        "ipc": 1,
+        "teachers": (Teacher(network="shufflenet_v2_x0_5", epochs=1, batch_size=6),),
+        "evaluation": spec.evaluation.model_copy(update={"students": ()}),
+    }
+    job = carried_out(spec.model_copy(update=changes), tmp_path / "store")
+    sources = [image["sources"] for image in _manifest(job)["images"]]
+    assert [len({source["file"] for source in image}) for image in sources] == [4, 4]
 
 
 def test_images_from_noise_ask_for_no_patches(tmp_path: Path) -> None:

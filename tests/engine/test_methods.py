@@ -100,6 +100,12 @@ def test_the_loss_falls(method: Optimised) -> None:
     assert losses[-1] < 0.95 * losses[0]
 
 
+@pytest.mark.parametrize(("resolution", "lr"), [(32, 0.05), (64, 0.05), (128, 0.1), (224, 0.1)])
+def test_g_vbsms_rate_is_that_of_its_code_unless_a_spec_names_one(resolution: int, lr: float) -> None:
+    assert Gvbsm().recipe(resolution).lr == lr and Gvbsm().recipe(resolution).budgets == (4000,)
+    assert Gvbsm(lr=0.25).recipe(resolution).lr == 0.25
+
+
 def test_noise_is_normal_in_normalised_space_and_belongs_to_its_place() -> None:
     recipe = Sre2l().recipe(32)
     start = _recovery(recipe, labels=torch.zeros(50).long()).images

@@ -10,7 +10,7 @@ import pytest
 
 from engine.datasets import describe
 from engine.errors import SpecInvalid
-from engine.methods import Fadrm, FadrmPlus, Patches, RandomReal, Rded
+from engine.methods import Fadrm, FadrmPlus, Method, Patches, RandomReal, Rded
 from engine.plan import Plan, StepKind, another_form, check, plan
 from engine.sources import Digits, Folder
 from engine.spec import Evaluation, Export, JobSpec, Labels, Resources, Teacher
@@ -117,6 +117,37 @@ def test_rdeds_own_choice_is_a_baseline_of_patches_chosen_otherwise() -> None:
         update={"method": Rded(), "patches": Patches(difficulty="medium")}
     )
     assert {row.subject for row in _plan(spec).rows} == {"distilled", "rded"}
+
+
+def test_at_224_px_rdeds_images_have_four_crops_and_fadrms_patches_one() -> None:
+    spec = JobSpec(dataset=Digits(resolution=224), evaluation=Evaluation(baselines=("rded", "patches")))
+    chosen = [step for step in _plan(spec).steps if step.kind == StepKind.SELECT]
+    told = {step.title: (step.params["patches"]["difficulty"], step.params["patches"]["factor"]) for step in chosen}
+    assert told == {"Choose patches (medium)": ("medium", 1), "Choose patches (easy, 2 x 2 an image)": ("easy", 2)}
+    rded = spec.model_copy(update={"method": Rded(), "patches": Patches(difficulty="easy")})
+    (own,) = [step for step in _plan(rded).steps if step.kind == StepKind.SELECT]
+    assert own.key in {step.key for step in chosen}
+
+
+def test_below_128_px_what_was_chosen_before_keeps_its_key() -> None:
+    explicit = SPEC.model_copy(update={"patches": SPEC.patches.model_copy(update={"factor": 1})})
+    assert _kinds_that_differ(SPEC, explicit) == {StepKind.PACKAGE}  # which holds the spec as it was sent
+
+
+@pytest.mark.parametrize(
+    ("method", "pointer", "remedy"),
+    [
+        (Rded(), "/patches/factor", "Set patches.factor to 1, or ipc to at most 31."),
+        (Fadrm(), "/evaluation/baselines/0", "Set patches.factor to 1, or ipc to at most 31, or remove the baseline."),
+        (RandomReal(), "/evaluation/baselines/0", "remove the baseline"),
+    ],
+)
+def test_too_few_images_for_rdeds_four_crops_are_refused(method: Method, pointer: str, remedy: str) -> None:
+    spec = JobSpec(dataset=Digits(resolution=224), ipc=40, method=method)
+    [error] = check(spec, describe(spec.dataset))
+    assert error.pointer == pointer and "of 2x2 crops need 160 images per class" in error.message
+    assert remedy in error.hint
+    assert check(spec.model_copy(update={"patches": Patches(factor=1)}), describe(spec.dataset)) == []
 
 
 def test_a_row_for_every_student_subject_and_kind_of_label() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import ValidationError
 
-from engine.methods import Rded
+from engine.methods import Edc, Fadrm, Patches, Rded
 from engine.spec import JobSpec, sha256_of
 
 
@@ -16,11 +16,27 @@ def test_an_empty_spec_is_a_whole_one() -> None:
     assert spec.ipc == 10 and spec.method.method == "fadrm" and spec.dataset.source == "digits"
 
 
-def test_rded_takes_the_easiest_crops_unless_told_otherwise() -> None:
-    rded = {"method": {"method": "rded"}}
-    assert JobSpec.model_validate(rded | {"patches": {"candidates": 20}}).patches.difficulty == "easy"
-    assert JobSpec(method=Rded()).patches.difficulty == "easy" and JobSpec().patches.difficulty == "medium"
-    assert JobSpec.model_validate(rded | {"patches": {"difficulty": "hard"}}).patches.difficulty == "hard"
+@pytest.mark.parametrize("method", [Rded(), Edc()])
+def test_rded_and_edc_take_the_easiest_crops_unless_told_otherwise(method: Rded | Edc) -> None:
+    spec = {"method": method.model_dump()}
+    assert JobSpec.model_validate(spec | {"patches": {"candidates": 20}}).patches.difficulty == "easy"
+    assert JobSpec(method=method).patches.difficulty == "easy" and JobSpec().patches.difficulty == "medium"
+    assert JobSpec.model_validate(spec | {"patches": {"difficulty": "hard"}}).patches.difficulty == "hard"
+
+
+@pytest.mark.parametrize(("resolution", "factor"), [(32, 1), (64, 1), (127, 1), (128, 2), (224, 2)])
+def test_rded_tiles_four_crops_where_images_are_large_and_fadrm_never_does(resolution: int, factor: int) -> None:
+    assert JobSpec().patches_of("rded", resolution).factor == factor
+    assert JobSpec().patches_of("patches", resolution).factor == 1
+    assert {JobSpec(method=method).patches_of("patches", resolution).factor for method in (Rded(), Edc())} == {factor}
+
+
+@pytest.mark.parametrize("kind", ["rded", "patches"])
+def test_tiles_that_a_spec_names_hold_for_everyone(kind: Literal["rded", "patches"]) -> None:
+    for factor in (1, 2):
+        for method in (Fadrm(), Rded()):
+            spec = JobSpec(method=method, patches=Patches(factor=factor))
+            assert spec.patches_of(kind, 32).factor == spec.patches_of(kind, 224).factor == factor
 
 
 def test_it_survives_json() -> None:
