@@ -256,7 +256,7 @@ def may_manage(identity: Identity) -> User:
     """Raises Forbidden for a token with scopes: it makes no other token, which might outlive it, and no password."""
     if identity.token.scopes is not None:
         raise Forbidden(
-            "A token with scopes changes nothing of its user's account.",
+            "A token with scopes changes no account, neither its user's nor another.",
             hint="Log in with a browser; on the server's own machine, `fadrm token` makes tokens.",
         )
     return identity.user

@@ -97,7 +97,9 @@ def _people(routes: APIRouter) -> None:
         return _people_page(request, services)
 
     @routes.post("/people")
-    def add(request: Request, services: ServicesDep, admin: AdminDep, posted: PostedDep) -> HTMLResponse:
+    def add(
+        request: Request, services: ServicesDep, admin: AdminDep, _user: ManagerDep, posted: PostedDep
+    ) -> HTMLResponse:
         asked = {"name": _last(posted, "name"), "role": _last(posted, "role"), "teams": list(posted.get("team", ()))}
         try:
             wanted = UserIn.model_validate(asked)
@@ -111,7 +113,9 @@ def _people(routes: APIRouter) -> None:
         return _people_page(request, services, user, invitation_out(request, services, user, plain))
 
     @routes.post("/people/{user_id}")
-    def change(request: Request, services: ServicesDep, admin: AdminDep, user_id: str, posted: PostedDep) -> Response:
+    def change(
+        request: Request, services: ServicesDep, admin: AdminDep, _user: ManagerDep, user_id: str, posted: PostedDep
+    ) -> Response:
         action, changes = _last(posted, "action"), dict[str, Any]()
         if action in {"disable", "enable"}:
             changes["is_disabled"] = action == "disable"
@@ -126,7 +130,12 @@ def _people(routes: APIRouter) -> None:
 
     @routes.post("/people/{user_id}/invitation")
     def invite(
-        request: Request, services: ServicesDep, admin: AdminDep, user_id: str, reset: Annotated[bool, Form()] = False
+        request: Request,
+        services: ServicesDep,
+        admin: AdminDep,
+        _user: ManagerDep,
+        user_id: str,
+        reset: Annotated[bool, Form()] = False,
     ) -> HTMLResponse:
         try:
             with services.database.write() as session:

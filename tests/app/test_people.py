@@ -275,6 +275,30 @@ def test_a_token_with_scopes_makes_no_other_and_lets_a_browser_do_no_more(
     assert anonymous.get("/settings/people").status_code == 403
 
 
+def test_a_token_with_scopes_makes_no_account_and_gives_nobody_another_password(
+    anonymous: TestClient, world: World, admin: Person, owner: Person
+) -> None:
+    headers, user = scoped(world, admin, "admin"), f"/users/{owner.user.id}"
+    asked: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("POST", "/users", {"name": "second", "role": "admin"}),
+        ("PATCH", user, {"role": "admin"}),
+        ("POST", f"{user}/invitation", {"reset": True}),
+        ("POST", f"/users/{admin.user.id}/invitation", {}),
+    )
+    for method, path, body in asked:
+        assert anonymous.request(method, f"/api/v1{path}", json=body, headers=headers).status_code == 403, path
+    person = f"/settings/people/{owner.user.id}"
+    for path in ("/settings/people", person, f"{person}/invitation"):
+        sent = {"name": "second", "role": "admin"}
+        assert anonymous.post(path, data=sent, headers=headers).status_code == 403, path
+    with world.services.database.read() as session:
+        assert {one.user.name: one.user.role for one in people.everybody(session)} == {
+            "admin": "admin",
+            "owner": "member",
+        }
+    assert anonymous.get("/api/v1/me", headers=owner.headers).status_code == 200
+
+
 def test_a_new_token_reads_and_submits_where_nobody_says_more(client: TestClient) -> None:
     assert client.post("/api/v1/tokens", json={"name": "laptop"}).json()["scopes"] == ["read", "submit"]
     assert client.post("/api/v1/tokens", json={"name": "all", "scopes": ["everything"]}).status_code == 422
