@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, make_transient
 
 from app.errors import Conflict, Forbidden, NotFound
@@ -53,12 +54,19 @@ def add_user(session: Session, name: str, role: str = "member") -> User:
     """A new user. Raises Conflict when the name is taken."""
     if role not in ROLES:
         raise ValueError(f"{role!r} is no role: choose one of {', '.join(ROLES)}")
-    if session.scalar(select(User.id).where(func.lower(User.name) == name.lower())) is not None:
-        raise Conflict(f"There is a user {name} already.", hint="Choose another name.")
+    if session.scalar(select(User.id).where(func.lower(User.name) == func.lower(name))) is not None:
+        raise _taken(name)
     user = User(id=new_id("usr"), name=name, role=role, created_at=utc_now())
     session.add(user)
-    session.flush()
+    try:
+        session.flush()
+    except IntegrityError as error:  # somebody else was quicker by a moment
+        raise _taken(name) from error
     return user
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"There is a user {name} already.", hint="Choose another name.")
 
 
 def new_token(

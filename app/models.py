@@ -61,6 +61,7 @@ class User(Base):
     """A person, or the administrator of an embedded server."""
 
     __tablename__ = "users"
+    __table_args__ = (Index("uq_users_lower_name", text("lower(name)"), unique=True),)
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(80), unique=True)
@@ -74,6 +75,7 @@ class Team(Base):
     """People who show each other their work."""
 
     __tablename__ = "teams"
+    __table_args__ = (Index("uq_teams_lower_name", text("lower(name)"), unique=True),)
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(80), unique=True)

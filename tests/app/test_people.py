@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -218,6 +220,77 @@ def test_names_differ_by_more_than_their_case(client: TestClient, admin: Person)
     assert client.post("/api/v1/users", json={"name": "a\tb"}, headers=admin.headers).status_code == 422
     unknown = client.post("/api/v1/users", json={"name": "x", "teams": ["none"]}, headers=admin.headers)
     assert unknown.status_code == 422 and unknown.json()["errors"][0]["pointer"] == "/teams"
+
+
+def at_once(action: Callable[[str], object], *given: str) -> list[type[BaseException] | None]:
+    """What became of each of several that begin together."""
+    start = threading.Barrier(len(given))
+
+    def one(name: str) -> object:
+        start.wait(10)
+        return action(name)
+
+    with ThreadPoolExecutor(len(given)) as pool:
+        running = [pool.submit(one, name) for name in given]
+    errors = [one.exception() for one in running]
+    return [error if error is None else type(error) for error in errors]
+
+
+def test_of_names_that_come_at_once_and_differ_by_their_case_one_is_taken(any_world: World) -> None:
+    database = any_world.services.database
+    many = [f"{begin}e{end}" for begin in "mM" for end in "iI"]
+
+    def add(name: str) -> None:
+        with database.write() as session:
+            people.add(session, None, name)
+
+    def add_team(name: str) -> None:
+        with database.write() as session:
+            people.add_team(session, None, name)
+
+    for action in (add, add_team):
+        became = at_once(action, *many)
+        assert sorted(became, key=bool) == [None, Conflict, Conflict, Conflict]
+    with database.read() as session:
+        assert len(people.everybody(session)) == len(people.teams(session)) == 1
+
+
+def test_teams_of_one_person_that_are_changed_at_once_are_those_of_the_last(any_world: World) -> None:
+    database, person = any_world.services.database, any_world.person("owner")
+    with database.write() as session:
+        for name in ("speech", "vision"):
+            people.add_team(session, None, name)
+
+    def join(names: str) -> None:
+        with database.write() as session:
+            people.change(session, None, people.person(session, person.user.id).user, teams=names.split())
+
+    assert at_once(join, *["speech", "speech vision"] * 3) == [None] * 6
+    with database.read() as session:
+        assert people.teams_of(session, person.user) in (["speech"], ["speech", "vision"])
+
+
+def test_a_team_that_is_removed_while_somebody_joins_it_is_gone(any_world: World) -> None:
+    database, person = any_world.services.database, any_world.person("owner")
+    with database.write() as session:
+        people.add_team(session, None, "vision")
+
+    def act(name: str) -> None:
+        with database.write() as session:
+            if name == "join":
+                people.change(session, None, people.person(session, person.user.id).user, teams=["vision"])
+            else:
+                people.remove_team(session, None, "vision")
+
+    assert at_once(act, "join", "remove") in ([None, None], [Unprocessable, None])
+    with database.read() as session:
+        assert people.teams(session) == {} and people.teams_of(session, person.user) == []
+
+
+def test_a_team_whose_name_no_text_has_is_refused(client: TestClient, admin: Person) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"} | admin.headers
+    for path in ("/settings/teams", "/settings/teams/remove"):
+        assert client.post(path, content=b"name=a%00b", headers=form).status_code == 422
 
 
 def test_teams_are_made_joined_and_removed(client: TestClient, admin: Person, owner: Person) -> None:
