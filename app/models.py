@@ -139,7 +139,7 @@ class UploadKind(StrEnum):
 
 
 class Upload(Base):
-    """What somebody sent and the store holds: images or weights. Whoever sent it first owns it."""
+    """What somebody sent and the store holds: images or weights. Of those who sent it and did not remove it, one owns it."""
 
     __tablename__ = "uploads"
 
@@ -161,6 +161,7 @@ class UploadHolder(Base):
 
     upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True, index=True)
+    title: Mapped[str | None] = mapped_column(String(80))  # that they gave it; null: of an older server
 
 
 class Arrival(Base):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from app import datasets, estimates, jobs, problems, sent, weights, workers
 from app.errors import TooLarge, Unprocessable
 from app.line import latest
-from app.models import Job, User
+from app.models import Job, UploadKind, User
 from app.services import Services
 from app.storage import room
 from app.storage.room import RoomOut
@@ -26,6 +26,7 @@ from engine.methods import Optimised
 from engine.plan import Plan, Step, check, plan
 from engine.presets import PRESETS
 from engine.spec import TORCHVISION, TRAINED, UPLOADED, JobSpec
+from engine.sources import Upload
 
 MOST_NAME = 80  # characters
 
@@ -111,6 +112,9 @@ def prepare_spec(
     facts = cache.get(spec.dataset, roots, uploads) if cache else datasets.facts_of(spec.dataset, roots, uploads)
     with services.database.read() as session:
         reports = [*check(spec, facts), *weights.unfit(session, spec, facts)]
+        if isinstance(spec.dataset, Upload):
+            row = sent.known(session, user, spec.dataset.id, UploadKind.IMAGES)
+            facts = replace(facts, title=sent.label_of(session, user, row).title)
     if reports:
         raise datasets.refused(*reports)
     return Planned(name=name or default_name(spec, facts), spec=spec, facts=facts, plan=plan(spec, facts))

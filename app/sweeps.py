@@ -285,4 +285,10 @@ def retry(services: Services, user: User, sweep_id: str) -> None:
         raise Conflict(f"No job of {sweep_id} has failed or was cancelled.", hint="There is nothing to try again.")
     for job_id in left:
         with suppress(Conflict):  # one that somebody tries again in the meantime needs nothing
-            controls.retry_now(services, user, job_id)
+            try:
+                controls.retry_now(services, user, job_id)
+            except Unprocessable as error:  # what it is made from is gone: the others go on
+                refused = error
+    if refused is not None:
+        raise refused
+    refused = None
