@@ -22,6 +22,7 @@ from app.storage.room import RoomOut
 from app.visibility import Chosen, chosen
 from engine.datasets import Facts
 from engine.errors import ErrorReport
+from engine.fields import shallow
 from engine.methods import Optimised
 from engine.plan import Plan, Step, check, plan
 from engine.presets import PRESETS
@@ -54,7 +55,7 @@ class JobIn(BaseModel):
     name: Name | None = Field(None, description="For people. By default what is distilled, and how.")
     spec: JobSpec | None = None
     preset: str | None = Field(None, description="Name of a preset (GET /presets).")
-    overrides: dict[str, Any] | None = Field(
+    overrides: Annotated[dict[str, Any], AfterValidator(shallow)] | None = Field(
         None,
         description="Merged into the preset's spec (RFC 7396); naming another method or source replaces that part.",
     )

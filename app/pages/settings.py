@@ -146,9 +146,8 @@ def _people(routes: APIRouter) -> None:
         return _people_page(request, services, user, invitation_out(request, services, user, plain))
 
     @routes.post("/teams")
-    def add_team(
-        request: Request, services: ServicesDep, admin: AdminDep, name: Annotated[str, Form()] = ""
-    ) -> Response:
+    def add_team(request: Request, services: ServicesDep, admin: AdminDep, posted: PostedDep) -> Response:
+        name = _last(posted, "name")
         try:
             with services.database.write() as session:
                 people.add_team(session, admin, NAME.validate_python(name))
@@ -159,9 +158,9 @@ def _people(routes: APIRouter) -> None:
         return RedirectResponse("/settings/people", 303)
 
     @routes.post("/teams/remove")
-    def drop_team(services: ServicesDep, admin: AdminDep, name: Annotated[str, Form()] = "") -> Response:
+    def drop_team(services: ServicesDep, admin: AdminDep, posted: PostedDep) -> Response:
         with services.database.write() as session:
-            people.remove_team(session, admin, name)
+            people.remove_team(session, admin, _last(posted, "name"))
         return RedirectResponse("/settings/people", 303)
 
 

@@ -56,6 +56,28 @@ def test_a_bad_spec_is_refused_with_the_field_named(client: TestClient, world: W
     assert world.count(Job) == 0
 
 
+@pytest.mark.parametrize("depth", [40, 500, 900])
+@pytest.mark.parametrize("part", ["a list", "an object", "overrides"])
+def test_a_spec_that_nests_deeply_is_refused_in_words(client: TestClient, part: str, depth: int) -> None:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value} if part == "an object" else [value]
+    body = {"preset": "demo", "overrides": {"nested": value}} if part == "overrides" else {"spec": {"nested": value}}
+    answer = client.post("/api/v1/jobs/plan", json=body)
+    assert answer.status_code == 422 and "32 deep" in answer.json()["detail"], answer.text[:200]
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "undefined", "utf-16", "none-such", "latin-1"])
+@pytest.mark.parametrize("path", ["/jobs/new", "/login", "/settings/teams", "/datasets"])
+def test_a_form_in_another_charset_than_utf_8_is_refused(client: TestClient, path: str, charset: str) -> None:
+    sent = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n\\ud800\r\n--x--\r\n'
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    answer = client.post(path, content=sent, headers={"Content-Type": kind})
+    assert answer.status_code == 422 and charset in answer.json()["detail"]
+    answer = client.post(path, content=sent, headers={"Content-Type": kind.replace(charset, "UTF-8")})
+    assert answer.status_code < 500 and "sent with the charset" not in answer.text
+
+
 def test_a_whole_number_may_be_written_with_a_point(client: TestClient) -> None:
     job = client.post("/api/v1/jobs", json={"spec": spec_body(ipc=2.0)}).json()  # JSON has one kind of number
     assert client.get(job["urls"]["self"] + "/spec").json()["ipc"] == 2
