@@ -44,7 +44,7 @@ ADMINISTERING = frozenset({"clean_storage", "drain_worker", "resume_worker"})
 PEOPLE = frozenset({"list_users", "create_user", "get_user", "change_user", "invite_user"})
 PEOPLE |= {"list_teams", "create_team", "remove_team", "list_audit_events"}
 PEOPLE |= {"make_link", "follow_link"}
-PEOPLE |= {"create_token", "change_password", "change_upload", "change_weights"}
+PEOPLE |= {"create_token", "revoke_token", "end_session", "change_password", "change_upload", "change_weights"}
 CODES = {
     401: ("unauthenticated", "Log in first", "This needs a login or a token."),
     403: ("forbidden", "Not allowed", "This job is another user's."),

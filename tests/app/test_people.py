@@ -372,6 +372,19 @@ def test_a_token_with_scopes_makes_no_account_and_gives_nobody_another_password(
     assert anonymous.get("/api/v1/me", headers=owner.headers).status_code == 200
 
 
+def test_a_token_with_scopes_ends_itself_and_nothing_else(anonymous: TestClient, world: World, admin: Person) -> None:
+    headers, other = scoped(world, admin, "read"), scoped(world, admin, "admin")
+    anonymous.post("/login", data={"token": admin.token})
+    [session] = anonymous.get("/api/v1/sessions", headers=headers).json()
+    anonymous.cookies.clear()
+    newest, own, _oldest = anonymous.get("/api/v1/tokens", headers=headers).json()
+    for path in (f"sessions/{session['id']}", f"tokens/{newest['id']}"):
+        assert anonymous.delete(f"/api/v1/{path}", headers=headers).status_code == 403
+    assert anonymous.delete(f"/api/v1/tokens/{own['id']}", headers=headers).status_code == 204
+    assert anonymous.get("/api/v1/me", headers=headers).status_code == 401
+    assert anonymous.get("/api/v1/me", headers=other).status_code == 200
+
+
 def test_a_new_token_reads_and_submits_where_nobody_says_more(client: TestClient) -> None:
     assert client.post("/api/v1/tokens", json={"name": "laptop"}).json()["scopes"] == ["read", "submit"]
     assert client.post("/api/v1/tokens", json={"name": "all", "scopes": ["everything"]}).status_code == 422
