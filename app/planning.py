@@ -26,8 +26,8 @@ from engine.fields import shallow
 from engine.methods import Optimised
 from engine.plan import Plan, Step, check, plan
 from engine.presets import PRESETS
-from engine.spec import TORCHVISION, TRAINED, UPLOADED, JobSpec
 from engine.sources import Upload
+from engine.spec import TORCHVISION, TRAINED, UPLOADED, JobSpec
 
 MOST_NAME = 80  # characters
 
@@ -112,10 +112,10 @@ def prepare_spec(
         services.store.upload(upload_id)  # at hand, wherever it was sent to
     facts = cache.get(spec.dataset, roots, uploads) if cache else datasets.facts_of(spec.dataset, roots, uploads)
     with services.database.read() as session:
-        reports = [*check(spec, facts), *weights.unfit(session, spec, facts)]
         if isinstance(spec.dataset, Upload):
             row = sent.known(session, user, spec.dataset.id, UploadKind.IMAGES)
             facts = replace(facts, title=sent.label_of(session, user, row).title)
+        reports = [*check(spec, facts), *weights.unfit(session, spec, facts)]
     if reports:
         raise datasets.refused(*reports)
     return Planned(name=name or default_name(spec, facts), spec=spec, facts=facts, plan=plan(spec, facts))
@@ -306,7 +306,7 @@ def submit(
     The key is looked up first: what a job was planned from may be gone when its request comes a second time.
     """
     with services.database.read() as session:
-        known = jobs.repeated(session, owner, datasets.with_real_path(spec), idempotency_key)
+        known = jobs.repeated(session, owner, datasets.with_real_path(spec), idempotency_key, visibility)
     if known is not None:
         return known, False
     planned = prepare_spec(services, owner, spec, name)

@@ -80,6 +80,12 @@ def chosen(session: Session, owner: User, wanted: str | None, default: str) -> V
     return Visibility(default)
 
 
+def is_wider(one: str, other: str | None) -> bool:
+    """Whether more people see what is shown so; None asks for nothing."""
+    order = list(Visibility)
+    return other is not None and order.index(Visibility(one)) > order.index(Visibility(other))
+
+
 def of_a_copy(user: User, known: Owned) -> Visibility | None:
     """What `chosen` is to be told of what is made from another: a copy of one's own shows nobody what that hides."""
     return known.visibility if known.owner_id == user.id else None

@@ -77,6 +77,15 @@ def test_the_same_key_with_another_spec_is_refused(client: TestClient, world: Wo
     assert world.count(Job) == 1
 
 
+def test_a_key_that_made_a_job_that_more_people_see_is_refused(client: TestClient, world: World) -> None:
+    body, key = {"spec": spec_body()}, {"Idempotency-Key": "k"}
+    made = client.post("/api/v1/jobs", json=body | {"visibility": "all"}, headers=key).json()
+    refused = client.post("/api/v1/jobs", json=body | {"visibility": "private"}, headers=key)
+    assert refused.status_code == 422 and made["id"] in refused.json()["detail"] and world.count(Job) == 1
+    for again in (body, body | {"visibility": "all", "name": "another"}):
+        assert client.post("/api/v1/jobs", json=again, headers=key).json()["id"] == made["id"]
+
+
 @pytest.mark.parametrize("way", ["jobs", "rerun"])
 def test_a_key_gives_its_job_also_when_the_data_set_has_gone(client: TestClient, folder: Path, way: str) -> None:
     (folder.parent / "latest").symlink_to(folder)

@@ -193,6 +193,9 @@ def test_the_same_key_gives_the_same_sweep(client: TestClient, world: World) -> 
     assert again.json()["id"] == first["id"] and world.count(Job) == 4
     other = client.post("/api/v1/sweeps", json=body(ALPHA), headers={"Idempotency-Key": "k"})
     assert other.status_code == 422 and "Idempotency-Key" in other.json()["detail"] and world.count(Sweep) == 1
+    client.patch(first["urls"]["self"], json={"visibility": "all"})
+    hidden = client.post("/api/v1/sweeps", json=body() | {"visibility": "private"}, headers={"Idempotency-Key": "k"})
+    assert hidden.status_code == 422 and "visibility is all" in hidden.json()["detail"]
 
 
 def test_one_key_sent_by_many_threads_makes_one_sweep(client: TestClient, world: World) -> None:
