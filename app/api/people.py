@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app import audit, auth, people
+from app import audit, auth, people, views
 from app.deps import AdminDep, ManagerDep, ServicesDep
 from app.models import User, utc_now
 from app.planning import Name
@@ -180,7 +180,7 @@ def list_audit_events(
     _admin: AdminDep,
     action: Annotated[str, Query(max_length=40, description="`login.failed`, or `login` for all that begin so.")] = "",
     actor: Annotated[str, Query(max_length=80, description="An id or a name.")] = "",
-    after: Annotated[str, Query(max_length=40, description="`next_cursor` of the page before.")] = "",
+    after: Annotated[views.AuditCursor, Query(description="`next_cursor` of the page before.")] = "",
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
 ) -> AuditPage:
     return audit_page(services, action=action, actor=actor, after=after, limit=limit)

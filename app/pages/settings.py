@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Query, Request
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app import auth, passwords, people, problems, settings
+from app import auth, passwords, people, problems, settings, views
 from app.api import account
 from app.api.people import InvitationOut, UserIn, audit_page, invitation_out
 from app.deps import AdminDep, IdentityDep, ManagerDep, ServicesDep
@@ -30,7 +30,7 @@ class AuditAsked(BaseModel):
 
     action: str = ""
     actor: str = ""
-    after: str = ""
+    after: views.AuditCursor = ""
 
 
 def router() -> APIRouter:

@@ -152,10 +152,20 @@ def test_a_list_can_be_narrowed(client: TestClient, world: World, owner: Person)
     assert client.get("/api/v1/jobs?status=queued").status_code == 422
 
 
-@pytest.mark.parametrize("url", ["/api/v1/jobs?after=zzz", "/jobs?after=zzz", "/api/v1/jobs?after=job_1"])
-def test_what_is_no_cursor_is_not_taken_for_the_first_page(client: TestClient, url: str) -> None:
-    [error] = client.get(url).json()["errors"]
+CURSORS = ("jobs?after=zzz", "jobs?after=job_1", "sweeps?after=zzz", "sweeps?after=job_0123", "audit-events?after=zzz")
+
+
+@pytest.mark.parametrize(
+    "url", [*(f"/api/v1/{one}" for one in CURSORS), "/jobs?after=zzz", "/sweeps?after=zzz", "/settings/audit?after=zzz"]
+)
+def test_what_is_no_cursor_is_not_taken_for_the_first_page(client: TestClient, world: World, url: str) -> None:
+    [error] = client.get(url, headers=world.person("admin").headers).json()["errors"]
     assert error["parameter"] == "after" and "next_cursor of the page before" in error["detail"]
+
+
+def test_a_list_of_jobs_in_a_state_that_there_is_not_is_refused(client: TestClient) -> None:
+    assert client.get("/jobs?state=failed").status_code == client.get("/jobs?state=").status_code == 200
+    assert client.get("/jobs?state=zz").json()["errors"][0]["parameter"] == "state"
 
 
 def test_a_waiting_job_is_cancelled_at_once(client: TestClient) -> None:
