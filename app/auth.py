@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, make_transient
 
 from app.errors import Conflict, Forbidden, NotFound
@@ -53,12 +54,19 @@ def add_user(session: Session, name: str, role: str = "member") -> User:
     """A new user. Raises Conflict when the name is taken."""
     if role not in ROLES:
         raise ValueError(f"{role!r} is no role: choose one of {', '.join(ROLES)}")
-    if session.scalar(select(User.id).where(func.lower(User.name) == name.lower())) is not None:
-        raise Conflict(f"There is a user {name} already.", hint="Choose another name.")
+    if session.scalar(select(User.id).where(func.lower(User.name) == func.lower(name))) is not None:
+        raise _taken(name)
     user = User(id=new_id("usr"), name=name, role=role, created_at=utc_now())
     session.add(user)
-    session.flush()
+    try:
+        session.flush()
+    except IntegrityError as error:  # somebody else was quicker by a moment
+        raise _taken(name) from error
     return user
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"There is a user {name} already.", hint="Choose another name.")
 
 
 def new_token(
@@ -256,7 +264,7 @@ def may_manage(identity: Identity) -> User:
     """Raises Forbidden for a token with scopes: it makes no other token, which might outlive it, and no password."""
     if identity.token.scopes is not None:
         raise Forbidden(
-            "A token with scopes changes nothing of its user's account.",
+            "A token with scopes changes no account, neither its user's nor another.",
             hint="Log in with a browser; on the server's own machine, `fadrm token` makes tokens.",
         )
     return identity.user

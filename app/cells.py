@@ -16,6 +16,7 @@ from app import problems
 from app.errors import Unprocessable
 from app.planning import merged_with, printable
 from engine.errors import ErrorReport
+from engine.fields import DEEPEST, shallow
 from engine.spec import JobSpec, sha256_of
 
 MAX_AXES = 6
@@ -24,9 +25,11 @@ TITLE = 40  # characters of an axis's name and of a value's title
 
 def _storable(value: Any) -> Any:
     try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise ValueError("it should hold finite numbers and whole characters only, and not be nested deeply") from error
+        json.dumps(shallow(value), allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:  # of the form's YAML, dates, bytes and sets are no JSON
+        raise ValueError(
+            f"it should hold what JSON has, finite numbers, whole characters, and not nest more than {DEEPEST} deep"
+        ) from error
     return value
 
 

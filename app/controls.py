@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sqlalchemy import null, update
+from sqlalchemy import null, select, update
 from sqlalchemy.orm import Session
 
 from app import audit
 from app.errors import Conflict, Forbidden
-from app.jobs import Note, get, lock, lock_user, settle, steps_of, stops, tell, within_quota
+from app.jobs import Note, get, lock, lock_user, may_use, settle, spec_of, steps_of, stops, tell, within_quota
 from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, StepState, User
+from app.sent import uploads_of
 from app.services import Services
 from app.storage.remake import with_missing
 from app.storage.stored import DOWNLOADS
@@ -69,7 +70,8 @@ def retry(
     """Do the steps again that failed or were cancelled, and those they need whose output is gone; the others stay.
 
     A job that has succeeded is tried again where a download is gone.
-    is_whole: whether the store holds a step's output, by its key. Raises Conflict, TooMany.
+    is_whole: whether the store holds a step's output, by its key. Raises Conflict, TooMany, and Unprocessable where one of
+    these steps reads an upload that is gone.
     """
     may_change(by, job)
     owner = session.get_one(User, job.owner_id)
@@ -81,6 +83,8 @@ def retry(
         _refuse_retry(job)
         return
     within_quota(session, owner, max_unfinished)
+    if any(any(uploads_of(step.params)) for step in session.scalars(select(Step).where(Step.id.in_(again)))):
+        may_use(session, owner, spec_of(job))
     anew: dict[str, Any] = {
         "state": StepState.QUEUED,
         "attempts": 0,

@@ -99,6 +99,12 @@ class TooLarge(ServiceError):
         super().__init__(detail, hint=hint)
 
 
+class NoSuchRange(ServiceError):
+    """The file has no byte where the range is that was asked for."""
+
+    status, code, title = 416, "no_such_range", "Past the end of the file"
+
+
 class Unprocessable(ServiceError):
     """The request is well-formed and asks for something impossible; `errors` point at the fields."""
 

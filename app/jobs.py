@@ -67,7 +67,7 @@ def create(
     The same idempotency key gives the same job back; with another spec it is refused. more: further columns of the row.
     """
     lock_user(session, owner)
-    known = repeated(session, owner, spec, idempotency_key)
+    known = repeated(session, owner, spec, idempotency_key, more.get("visibility"))
     if known is not None:
         return known, False
     within_quota(session, owner, max_unfinished)
@@ -127,8 +127,13 @@ def lock_user(session: Session, user: User) -> None:
     session.execute(select(User.id).where(User.id == user.id).with_for_update(key_share=True))
 
 
-def repeated(session: Session, owner: User, spec: JobSpec, idempotency_key: str | None) -> Job | None:
-    """The job that this key made before; None when it made none. Raises Unprocessable when that had another spec."""
+def repeated(
+    session: Session, owner: User, spec: JobSpec, idempotency_key: str | None, shown_to: str | None = None
+) -> Job | None:
+    """The job that this key made before; None when it made none. Its name does not matter: it may be another by now.
+
+    Raises Unprocessable when that had another spec, or is seen by more people than it should be now.
+    """
     if idempotency_key is None:
         return None
     known = session.scalar(select(Job).where(Job.owner_id == owner.id, Job.idempotency_key == idempotency_key))
@@ -141,6 +146,12 @@ def repeated(session: Session, owner: User, spec: JobSpec, idempotency_key: str 
         raise Unprocessable(
             f"This Idempotency-Key was used before, for {known.id}, with another spec.",
             hint="Send a new Idempotency-Key with every new job.",
+        )
+    if known is not None and visibility.is_wider(known.visibility, shown_to):
+        raise Unprocessable(
+            f"This Idempotency-Key was used before, for {known.id}, whose visibility is {known.visibility} "
+            f"and not {shown_to}.",
+            hint="Send a new Idempotency-Key, or change who sees that job.",
         )
     return known
 

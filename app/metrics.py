@@ -18,10 +18,10 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import logs
+from app import auth, logs
 from app.claims import runnable
-from app.deps import AdminDep
-from app.models import Attempt, Job, Step, StepState, Worker, utc_now
+from app.deps import IdentityDep, ServicesDep
+from app.models import Attempt, Job, Step, StepState, User, Worker, utc_now
 from app.services import Services
 from app.shares import LOST, UnixSeconds
 from app.workers import ONLINE_S
@@ -36,7 +36,11 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/metrics")
-def get_metrics(request: Request, _admin: AdminDep) -> Response:
+def get_metrics(request: Request, services: ServicesDep, identity: IdentityDep) -> Response:
+    with (
+        services.database.read() as session
+    ):  # of an administrator also a token that may only read: a scraper has no more
+        auth.may_administer(session.get_one(User, identity.user.id))
     registry: CollectorRegistry = request.app.state.metrics.registry
     return Response(generate_latest(registry), media_type=MEDIA_TYPE)
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
@@ -132,6 +133,7 @@ class Guard:
                 await self._note_use(request.state.identity.token)
                 self.rates.take(request.state.identity.user.id, _kind(request))
             _refuse_nul(request)
+            _refuse_other_letters(request)
         except Unauthenticated as error:
             if problems.is_api(path):
                 return problems.answer(request, error)
@@ -190,6 +192,15 @@ def _refuse_nul(request: Request) -> None:
             message = f"{shown} holds a NUL character, which no text has."
             report = ErrorReport(code="nul", message=message, hint="Leave %00 out.", details={"parameter": shown})
             raise Unprocessable(message, hint=report.hint, errors=[report])
+
+
+def _refuse_other_letters(request: Request) -> None:
+    """Of forms with files: in UTF-8 every text is one that can be kept and shown, by other codecs it need not be.
+    Raises Unprocessable."""
+    given = parse_options_header(request.headers.get("content-type", ""))[1].get(b"charset", b"utf-8")
+    if given.lower() not in {b"utf-8", b"utf8"}:
+        shown = given.decode("latin-1")[:80]
+        raise Unprocessable(f"The body was sent with the charset {shown!r}.", hint="Send it as UTF-8.")
 
 
 def _called(request: Request) -> str:

@@ -61,6 +61,7 @@ class User(Base):
     """A person, or the administrator of an embedded server."""
 
     __tablename__ = "users"
+    __table_args__ = (Index("uq_users_lower_name", text("lower(name)"), unique=True),)
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(80), unique=True)
@@ -74,6 +75,7 @@ class Team(Base):
     """People who show each other their work."""
 
     __tablename__ = "teams"
+    __table_args__ = (Index("uq_teams_lower_name", text("lower(name)"), unique=True),)
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(80), unique=True)
@@ -137,7 +139,7 @@ class UploadKind(StrEnum):
 
 
 class Upload(Base):
-    """What somebody sent and the store holds: images or weights. Whoever sent it first owns it."""
+    """What somebody sent and the store holds: images or weights. Of those who sent it and did not remove it, one owns it."""
 
     __tablename__ = "uploads"
 
@@ -159,6 +161,7 @@ class UploadHolder(Base):
 
     upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True, index=True)
+    title: Mapped[str | None] = mapped_column(String(80))  # that they gave it; null: of an older server
 
 
 class Arrival(Base):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app import audit, auth, passwords
@@ -122,6 +123,7 @@ def change(
     """
     if user.role == "admin" and (is_disabled or role not in {None, "admin"}):
         _not_the_last(session, user)
+    session.refresh(user, with_for_update=True)  # of two who change one account, the second waits
     if role is not None and role != user.role:
         audit.note(session, by, "user.role", user.name, was=user.role, now=role)
         user.role = role
@@ -161,16 +163,23 @@ def teams(session: Session) -> dict[str, list[str]]:
 
 def add_team(session: Session, by: User | None, name: str) -> None:
     """A team in which nobody is yet. Raises Conflict when the name is taken."""
-    if session.scalar(select(Team.id).where(func.lower(Team.name) == name.lower())) is not None:
-        raise Conflict(f"There is a team {name} already.", hint="Choose another name.")
+    if session.scalar(select(Team.id).where(func.lower(Team.name) == func.lower(name))) is not None:
+        raise _taken(name)
     session.add(Team(id=new_id("team"), name=name))
+    try:
+        session.flush()
+    except IntegrityError as error:  # somebody else was quicker by a moment
+        raise _taken(name) from error
     audit.note(session, by, "team.created", name)
-    session.flush()
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"There is a team {name} already.", hint="Choose another name.")
 
 
 def remove_team(session: Session, by: User | None, name: str) -> None:
     """What its people showed to it, they show to their other teams. Raises NotFound."""
-    team = session.scalar(select(Team).where(Team.name == name))
+    team = session.scalar(select(Team).where(Team.name == name).with_for_update())
     if team is None:
         raise NotFound(f"There is no team {name[:80]}.", hint="Look at the list of teams for its name.")
     session.execute(delete(Membership).where(Membership.team_id == team.id))
@@ -179,13 +188,14 @@ def remove_team(session: Session, by: User | None, name: str) -> None:
 
 
 def _join(session: Session, user: User, names: Iterable[str]) -> None:
-    ids = {_team(session, name).id for name in names}
+    """The teams' rows are held, so that none of them is removed meanwhile."""
+    ids = {_team(session, name).id for name in sorted(names)}
     session.add_all(Membership(team_id=team_id, user_id=user.id) for team_id in ids)
     session.flush()
 
 
 def _team(session: Session, name: str) -> Team:
-    found = session.scalar(select(Team).where(Team.name == name))
+    found = session.scalar(select(Team).where(Team.name == name).with_for_update(read=True, key_share=True))
     if found is None:
         known = ", ".join(session.scalars(select(Team.name).order_by(Team.name))) or "none"
         message, hint = f"There is no team {name[:80]}.", f"Teams are: {known}."

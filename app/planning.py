@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,16 +15,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from app import datasets, estimates, jobs, problems, sent, weights, workers
 from app.errors import TooLarge, Unprocessable
 from app.line import latest
-from app.models import Job, User
+from app.models import Job, UploadKind, User
 from app.services import Services
 from app.storage import room
 from app.storage.room import RoomOut
 from app.visibility import Chosen, chosen
 from engine.datasets import Facts
 from engine.errors import ErrorReport
+from engine.fields import shallow
 from engine.methods import Optimised
 from engine.plan import Plan, Step, check, plan
 from engine.presets import PRESETS
+from engine.sources import Upload
 from engine.spec import TORCHVISION, TRAINED, UPLOADED, JobSpec
 
 MOST_NAME = 80  # characters
@@ -53,7 +55,7 @@ class JobIn(BaseModel):
     name: Name | None = Field(None, description="For people. By default what is distilled, and how.")
     spec: JobSpec | None = None
     preset: str | None = Field(None, description="Name of a preset (GET /presets).")
-    overrides: dict[str, Any] | None = Field(
+    overrides: Annotated[dict[str, Any], AfterValidator(shallow)] | None = Field(
         None,
         description="Merged into the preset's spec (RFC 7396); naming another method or source replaces that part.",
     )
@@ -110,6 +112,9 @@ def prepare_spec(
         services.store.upload(upload_id)  # at hand, wherever it was sent to
     facts = cache.get(spec.dataset, roots, uploads) if cache else datasets.facts_of(spec.dataset, roots, uploads)
     with services.database.read() as session:
+        if isinstance(spec.dataset, Upload):
+            row = sent.known(session, user, spec.dataset.id, UploadKind.IMAGES)
+            facts = replace(facts, title=sent.label_of(session, user, row).title)
         reports = [*check(spec, facts), *weights.unfit(session, spec, facts)]
     if reports:
         raise datasets.refused(*reports)
@@ -301,7 +306,7 @@ def submit(
     The key is looked up first: what a job was planned from may be gone when its request comes a second time.
     """
     with services.database.read() as session:
-        known = jobs.repeated(session, owner, datasets.with_real_path(spec), idempotency_key)
+        known = jobs.repeated(session, owner, datasets.with_real_path(spec), idempotency_key, visibility)
     if known is not None:
         return known, False
     planned = prepare_spec(services, owner, spec, name)

@@ -11,11 +11,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
 
 from app.errors import ServiceError, TooLarge, Unavailable, Unprocessable
 from app.storage.bucket import BucketAway
@@ -164,7 +166,16 @@ def _http_error(request: Request, error: Exception) -> Response:
         hint="The API's document names every address and method: see /docs." if is_api(request.url.path) else "",
         request_id=getattr(request.state, "request_id", ""),
     )
-    return _rendered(request, problem, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return _rendered(request, problem, headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """That an address knows; the framework names those of the first route alone."""
+    there = (one for one in iter_route_contexts(request.app.routes) if one.path and one.methods)
+    return set().union(*(one.methods or () for one in there if compile_path(one.path or "")[0].match(request.url.path)))
 
 
 def last_resort(request: Request, error: Exception) -> Response:

@@ -8,10 +8,12 @@ uploads/<sha256>/       the same, renamed when it was whole
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,15 @@ from app.jobs import lock_user
 from app.models import TERMINAL_JOB_STATES, Arrival, Job, Upload, UploadHolder, UploadKind, User, Visibility, utc_now
 from app.services import Services
 from app.settings import Settings
-from app.visibility import chosen, may_change, visible_to
+from app.visibility import chosen, may_change, shown_to, visible_to
 from engine.spec import MOST_TEACHERS
 from engine.store import sync
 
 TEMPORARY = "tmp-"
 ABANDONED_S = 24 * 3600.0
 SENT, MADE = "sent", "made"  # in a temporary folder
+NAMELESS = {UploadKind.IMAGES: "Uploaded images", UploadKind.WEIGHTS: "Uploaded weights"}
+HELD = "Somebody sent these bytes before you and does not show them to you: who else sees them is not yours to say."
 LISTED = {UploadKind.IMAGES: "/api/v1/datasets", UploadKind.WEIGHTS: "/api/v1/weights"}
 
 
@@ -110,20 +114,26 @@ def under_way(session: Session, owner: User) -> list[Arrival]:
     return [row for row in rows if row.problem is None and row.expires_at > utc_now()]
 
 
-def hold(services: Services, owner: User, sha256: str, kind: UploadKind) -> bool:
-    """Whether these bytes are here already; who sent them too sees them, whoever else may.
+def hold(services: Services, owner: User, sha256: str, kind: UploadKind, title: str) -> bool:
+    """Whether these bytes are here already; who sent them too sees them, whoever else may, by a title of their own.
 
     Raises Unprocessable when they are here as something else.
     """
-    with services.database.write() as session:
+    with services.database.read() as session:
         row = session.get(Upload, sha256)
-        if row is None:
-            return False
-        if row.kind != kind:
-            raise Unprocessable(f"These bytes were sent before, as {row.kind} and not as {kind}.", hint="Make it anew.")
-        if row.owner_id != owner.id:
-            session.merge(UploadHolder(upload_id=row.id, user_id=owner.id))
-        return True
+    if row is None:
+        return False
+    if row.kind != kind:
+        raise Unprocessable(f"These bytes were sent before, as {row.kind} and not as {kind}.", hint="Make it anew.")
+    if not services.store.upload(sha256).is_dir():  # as a lost disk leaves it: they are put in their place again
+        return False
+    with services.database.write() as session:
+        row = session.get(
+            Upload, sha256, with_for_update={"read": True, "key_share": True}
+        )  # it may be removed just now
+        if row is not None and row.owner_id != owner.id:
+            session.merge(UploadHolder(upload_id=row.id, user_id=owner.id, title=title))
+        return row is not None
 
 
 def add(services: Services, owner: User, row: Upload, made: Path, *, arrival: str | None = None) -> bool:
@@ -132,20 +142,26 @@ def add(services: Services, owner: User, row: Upload, made: Path, *, arrival: st
     arrival: what it came by, where it came in pieces. Raises TooMany past the user's quota, NotFound where it was cancelled.
     """
     services.store.keep_upload(row.id, made)
+    place = services.store.uploads / row.id
     try:
         with services.database.write() as session:
             lock_user(session, owner)
             if arrival is not None and session.get(Arrival, arrival, with_for_update=True) is None:
                 raise NotFound("This upload was cancelled while it was read.", hint="Send it again.")
-            most = services.settings.max_upload_bytes_per_user
-            check_quota(session, owner, row.held_bytes, most, besides=arrival)
-            row.visibility = chosen(session, owner, None, services.settings.visibility)
-            session.add(row)
-            session.flush()  # of two that come with the same bytes, one goes on
-            _publish(made, services.store.uploads / row.id)
+            known = session.get(Upload, row.id, with_for_update=True)  # who removes it just now is waited for
+            if known is None:
+                most = services.settings.max_upload_bytes_per_user
+                check_quota(session, owner, row.held_bytes, most, besides=arrival)
+                row.visibility = chosen(session, owner, None, services.settings.visibility)
+                session.add(row)
+                session.flush()  # of two that come with the same bytes, one goes on
+            if known is None or (known.kind == row.kind and not place.is_dir()):
+                _publish(made, place)
+        if known is None:
+            return True
     except IntegrityError:
-        return not hold(services, owner, row.id, row.kind)
-    return True
+        pass
+    return not hold(services, owner, row.id, row.kind, row.title)
 
 
 def known(session: Session, user: User, upload_id: str, kind: UploadKind) -> Upload:
@@ -155,6 +171,26 @@ def known(session: Session, user: User, upload_id: str, kind: UploadKind) -> Upl
     if row is None:
         raise NotFound(f"There is no upload {upload_id[:80]}.", hint=f"GET {LISTED[kind]} lists those that are here.")
     return row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What a user reads of an upload besides its contents."""
+
+    title: str
+    owner: str
+    visibility: Visibility
+    held: bool  # it is not shown to them: they sent the same bytes, and of who did so before they learn nothing
+
+
+def label_of(session: Session, user: User, row: Upload) -> Label:
+    """How an upload that the user may see is called for them."""
+    if session.scalar(select(Upload.id).where(Upload.id == row.id, shown_to(user, Upload))) is not None:
+        owner = session.get_one(User, row.owner_id).name
+        return Label(title=row.title, owner=owner, visibility=row.visibility, held=False)
+    hold = session.get_one(UploadHolder, (row.id, user.id))
+    title = hold.title or NAMELESS[row.kind]
+    return Label(title=title, owner=user.name, visibility=Visibility.PRIVATE, held=True)
 
 
 def show_to(services: Services, user: User, upload_id: str, wanted: str, kind: UploadKind) -> None:
@@ -168,17 +204,72 @@ def show_to(services: Services, user: User, upload_id: str, wanted: str, kind: U
 
 
 def remove(services: Services, user: User, upload_id: str, kind: UploadKind) -> None:
-    """Forget an upload and its files. Raises NotFound, Forbidden, or Conflict while an unfinished job uses it."""
-    with services.database.write() as session:
-        row = known(session, user, upload_id, kind)
+    """Forget an upload and its files; where others sent the same bytes, its owner leaves it to one of them.
+
+    Who only holds its bytes lets go of them. Raises NotFound, Forbidden, or Conflict while an unfinished job uses it.
+    """
+    with vanishing(services, upload_id) as vanish, services.database.write() as session:
+        known(session, user, upload_id, kind)
+        held = session.get(Upload, upload_id, populate_existing=True, with_for_update=True)
+        row = held or known(session, user, upload_id, kind)  # gone: somebody was quicker
+        own = session.get(UploadHolder, (upload_id, user.id))
+        if own is not None and row.owner_id != user.id:
+            session.delete(own)
+            return
         may_change(user, row)
-        session.refresh(row, with_for_update=True)  # a job that is just being accepted is seen below
-        unfinished = select(Job.id).where(uses(upload_id), Job.state.not_in(TERMINAL_JOB_STATES)).limit(1)
-        job_id = session.scalar(unfinished)
-        if job_id is not None:
-            raise Conflict(f"{job_id} uses this upload, and has not ended.", hint="Cancel it, or wait for its end.")
-        session.delete(row)
-    services.store.remove_upload(upload_id)  # after the commit
+        if row.owner_id != user.id or not _handed_over(session, row):
+            _refuse_in_use(
+                session, user, upload_id
+            )  # also by a job that was being accepted until now: the row was locked
+            session.delete(row)
+            session.flush()
+            vanish()
+
+
+def _handed_over(session: Session, row: Upload) -> bool:
+    """Give an upload to one of those who sent the same bytes too, under their title; whether there is one."""
+    heirs = select(UploadHolder).join(User, User.id == UploadHolder.user_id).where(UploadHolder.upload_id == row.id)
+    heir = session.scalar(heirs.order_by(User.disabled_at.is_not(None), UploadHolder.user_id).limit(1))
+    if heir is None:
+        return False
+    row.owner_id, row.title, row.visibility = heir.user_id, heir.title or NAMELESS[row.kind], Visibility.PRIVATE
+    session.delete(heir)
+    return True
+
+
+def _refuse_in_use(session: Session, user: User, upload_id: str) -> None:
+    """Raises Conflict, which names a job only to who may see it."""
+    unfinished = select(Job.id).where(uses(upload_id), Job.state.not_in(TERMINAL_JOB_STATES)).limit(1)
+    if session.scalar(unfinished) is None:
+        return
+    seen = session.scalar(unfinished.where(visible_to(user, Job)))
+    hint = "Cancel it, or wait for its end." if seen else "Wait for its end."
+    raise Conflict(f"{seen or 'A job of somebody else'} uses this upload, and has not ended.", hint=hint)
+
+
+@contextmanager
+def vanishing(services: Services, upload_id: str) -> Iterator[Callable[[], None]]:
+    """Let the files of an upload vanish, around a transaction: from the call on nobody finds them, so that the same bytes may
+    come again at once; after the commit they are removed, and where it fails they come back."""
+    place = services.store.uploads / upload_id
+    aside = services.store.uploads / f"{TEMPORARY}{new_id('upload')}"
+    is_called = False
+
+    def vanish() -> None:
+        nonlocal is_called
+        is_called = True
+        with suppress(FileNotFoundError):
+            place.rename(aside)
+            os.utime(aside)  # else it looks abandoned
+
+    try:
+        yield vanish
+    except BaseException:
+        if aside.exists():
+            aside.rename(place)
+        raise
+    if is_called:
+        services.store.remove_upload(upload_id, aside)
 
 
 def uses(upload_id: str | InstrumentedAttribute[str]) -> ColumnElement[bool]:

@@ -149,7 +149,7 @@ def submit(services: Services, owner: User, wanted: SweepIn, idempotency_key: st
     A known key is answered before anything is planned: also when its data could not be planned any more.
     """
     with services.database.read() as session:
-        known = with_key(session, owner, idempotency_key, wanted.digest())
+        known = with_key(session, owner, idempotency_key, wanted.digest(), wanted.visibility)
     if known is not None:
         return known, False
     planned, settings = prepare(services, owner, wanted), services.settings
@@ -176,7 +176,7 @@ def create(
 ) -> tuple[Sweep, bool]:
     """Write a sweep and its jobs down. The same idempotency key gives the same sweep back."""
     jobs.lock_user(session, owner)
-    known = with_key(session, owner, idempotency_key, planned.sha256)
+    known = with_key(session, owner, idempotency_key, planned.sha256, shown_to)
     if known is not None:
         return known, False
     jobs.within_quota(session, owner, max_unfinished)
@@ -201,8 +201,10 @@ def create(
     return sweep, True
 
 
-def with_key(session: Session, owner: User, idempotency_key: str | None, sha256: str) -> Sweep | None:
-    """The sweep that this key made. Raises Unprocessable when it was another request."""
+def with_key(
+    session: Session, owner: User, idempotency_key: str | None, sha256: str, shown_to: str | None = None
+) -> Sweep | None:
+    """The sweep that this key made. Raises Unprocessable when it was another request, or more people see it than should."""
     if idempotency_key is None:
         return None
     known = session.scalar(select(Sweep).where(Sweep.owner_id == owner.id, Sweep.idempotency_key == idempotency_key))
@@ -215,6 +217,12 @@ def with_key(session: Session, owner: User, idempotency_key: str | None, sha256:
         raise Unprocessable(
             f"This Idempotency-Key was used before, for {known.id}, with another request.",
             hint="Send a new Idempotency-Key with every new sweep.",
+        )
+    if known is not None and visibility.is_wider(known.visibility, shown_to):
+        raise Unprocessable(
+            f"This Idempotency-Key was used before, for {known.id}, whose visibility is {known.visibility} "
+            f"and not {shown_to}.",
+            hint="Send a new Idempotency-Key, or change who sees that sweep.",
         )
     return known
 
@@ -283,6 +291,12 @@ def retry(services: Services, user: User, sweep_id: str) -> None:
         left = list(session.scalars(wanted.order_by(Job.id)))
     if not left:
         raise Conflict(f"No job of {sweep_id} has failed or was cancelled.", hint="There is nothing to try again.")
+    refused = None
     for job_id in left:
         with suppress(Conflict):  # one that somebody tries again in the meantime needs nothing
-            controls.retry_now(services, user, job_id)
+            try:
+                controls.retry_now(services, user, job_id)
+            except Unprocessable as error:  # what it is made from is gone: the others go on
+                refused = error
+    if refused is not None:
+        raise refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from app.datasets import DatasetOut, within_archive
 from app.errors import Unprocessable
 from app.models import Upload as Row
 from app.models import UploadKind, User
-from app.sent import MADE, SENT, add, hold, known, room
+from app.sent import HELD, MADE, SENT, add, hold, known, label_of, room
 from app.services import Services
 from app.unpacking import BadImage, Unpacked
 from app.visibility import visible_to
@@ -50,6 +51,7 @@ class UploadOut(Counts):
     owner: str
     size_bytes: int = Field(description="Of the archive.")
     visibility: str = Field("all", description="Who sees and uses it besides its owner: private, team or all.")
+    held: bool = Field(False, description=HELD)
     created_at: datetime
     dataset: Upload = Field(description="What to write under `dataset` in a spec.")
 
@@ -69,7 +71,7 @@ def keep(
     arrival: what it came by, where it came in pieces. Raises Unprocessable, and TooMany past the user's quota.
     """
     try:
-        if hold(services, owner, sha256, KIND):
+        if hold(services, owner, sha256, KIND, title):
             return get(services, owner, sha256), False
         with room():
             made = folder / MADE
@@ -94,24 +96,24 @@ def keep(
 def get(services: Services, user: User, upload_id: str) -> UploadOut:
     """One that the user may see. Raises NotFound."""
     with services.database.read() as session:
-        return _out(session, known(session, user, upload_id, KIND))
+        return _out(session, user, known(session, user, upload_id, KIND))
 
 
 def listed(services: Services, user: User) -> list[DatasetOut]:
     """All that the user may see as data sets to choose, the newest first."""
-    query = select(Row, User.name).join(User, User.id == Row.owner_id).where(Row.kind == KIND, visible_to(user, Row))
+    query = select(Row).where(Row.kind == KIND, visible_to(user, Row)).order_by(Row.created_at.desc())
     with services.database.read() as session:
-        found = session.execute(query.order_by(Row.created_at.desc())).all()
+        found = [(row, label_of(session, user, row)) for row in session.scalars(query)]
     return [
         DatasetOut(
-            title=row.title,
+            title=label.title,
             dataset=Upload(id=row.id),
             classes=len(row.facts["classes"]),
             has_test=row.facts["has_test"],
-            note=f"Uploaded by {name}.",
-            visibility=row.visibility,
+            note=f"Uploaded by {label.owner}.",
+            visibility=label.visibility,
         )
-        for row, name in found
+        for row, label in found
     ]
 
 
@@ -134,13 +136,11 @@ def _counted(unpacked: Path, found: Unpacked) -> Counts:
     )
 
 
-def _out(session: Session, row: Row) -> UploadOut:
+def _out(session: Session, user: User, row: Row) -> UploadOut:
     return UploadOut(
         id=row.id,
-        title=row.title,
-        owner=session.get_one(User, row.owner_id).name,
+        **asdict(label_of(session, user, row)),
         size_bytes=row.size_bytes,
-        visibility=row.visibility,
         created_at=row.created_at,
         dataset=Upload(id=row.id),
         **row.facts,

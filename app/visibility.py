@@ -21,15 +21,19 @@ Chosen = Literal["private", "team", "all"]
 
 
 def visible_to(user: User, table: type[Owned]) -> ColumnElement[bool]:
-    """What of a table a user may see: their own, their teams', what is everybody's; an administrator sees all."""
-    if user.role == "admin":
-        return true()
-    own = table.owner_id == user.id
-    team = (table.visibility == Visibility.TEAM) & table.owner_id.in_(teammates(user))
-    seen = or_(own, table.visibility == Visibility.ALL, team)
+    """What of a table a user may see: what is shown to them, and of uploads those whose bytes they sent too."""
+    seen = shown_to(user, table)
     if table is Upload:
         return seen | Upload.id.in_(select(UploadHolder.upload_id).where(UploadHolder.user_id == user.id))
     return seen
+
+
+def shown_to(user: User, table: type[Owned]) -> ColumnElement[bool]:
+    """Their own, their teams', what is everybody's; an administrator is shown all."""
+    if user.role == "admin":
+        return true()
+    team = (table.visibility == Visibility.TEAM) & table.owner_id.in_(teammates(user))
+    return or_(table.owner_id == user.id, table.visibility == Visibility.ALL, team)
 
 
 def teammates(user: User) -> Select[str]:
@@ -74,6 +78,12 @@ def chosen(session: Session, owner: User, wanted: str | None, default: str) -> V
     ):
         return Visibility.PRIVATE
     return Visibility(default)
+
+
+def is_wider(one: str, other: str | None) -> bool:
+    """Whether more people see what is shown so; None asks for nothing."""
+    order = list(Visibility)
+    return other is not None and order.index(Visibility(one)) > order.index(Visibility(other))
 
 
 def of_a_copy(user: User, known: Owned) -> Visibility | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from app import confined
 from app.errors import Unprocessable
 from app.models import Upload as Row
 from app.models import UploadKind, User
-from app.sent import MADE, SENT, add, hold, known, room
+from app.sent import HELD, MADE, NAMELESS, SENT, add, hold, known, label_of, room
 from app.services import Services
 from app.tensors import Header
 from app.visibility import visible_to
@@ -32,7 +33,7 @@ from engine.spec import JobSpec
 from engine.store import sync
 
 KIND = UploadKind.WEIGHTS
-TITLE = "Uploaded weights"
+TITLE = NAMELESS[KIND]
 
 
 class WeightsOut(BaseModel):
@@ -49,6 +50,7 @@ class WeightsOut(BaseModel):
     dtypes: list[str] = Field(description="Of their floating-point tensors.")
     size_bytes: int
     visibility: str = Field(description="Who sees and uses them besides their owner: private, team or all.")
+    held: bool = Field(False, description=HELD)
     created_at: datetime
     teacher: dict[str, Any] = Field(description="What to write under `teachers` in a spec.")
 
@@ -79,7 +81,7 @@ def keep(
     """
     try:
         is_new = False
-        if not hold(services, owner, sha256, KIND):
+        if not hold(services, owner, sha256, KIND, title):
             form, dtypes = _judged(confined.read_header(folder / SENT, services.settings), network)
             made = folder / MADE
             with room():
@@ -126,14 +128,14 @@ def _refused(message: str, hint: str) -> Unprocessable:
 def get(services: Services, user: User, upload_id: str) -> WeightsOut:
     """Those that the user may see. Raises NotFound."""
     with services.database.read() as session:
-        return _out(session, known(session, user, upload_id, KIND))
+        return _out(session, user, known(session, user, upload_id, KIND))
 
 
 def listed(services: Services, user: User) -> list[WeightsOut]:
     """All that the user may see, the newest first."""
     query = select(Row).where(Row.kind == KIND, visible_to(user, Row)).order_by(Row.created_at.desc())
     with services.database.read() as session:
-        return [_out(session, row) for row in session.scalars(query)]
+        return [_out(session, user, row) for row in session.scalars(query)]
 
 
 def unfit(session: Session, spec: JobSpec, facts: Facts) -> Iterator[ErrorReport]:
@@ -162,18 +164,16 @@ def _form(row: Row) -> Form:
     return Form(**{name: row.facts[name] for name in ("network", "classes", "resolution")})
 
 
-def _out(session: Session, row: Row) -> WeightsOut:
+def _out(session: Session, user: User, row: Row) -> WeightsOut:
     form = _form(row)
     return WeightsOut(
         id=row.id,
-        title=row.title,
-        owner=session.get_one(User, row.owner_id).name,
+        **asdict(label_of(session, user, row)),
         network=form.network,
         classes=form.classes,
         sides=form.sides,
         dtypes=row.facts["dtypes"],
         size_bytes=row.size_bytes,
-        visibility=row.visibility,
         created_at=row.created_at,
         teacher={"network": form.network, "upload": row.id},
     )

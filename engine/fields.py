@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -10,6 +11,23 @@ from pydantic_core import PydanticKnownError
 from engine.networks import NETWORKS
 
 MAX_RESOLUTION = 512
+DEEPEST = 32  # how many lists and objects lie in one another, in what people send: a spec has six
+
+
+def shallow(value: Any) -> Any:
+    """Raises ValueError for what nests too deeply to be walked through by functions that call themselves."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [part for one in level for part in _inside(one)]
+        if not level:
+            return value
+    raise ValueError(f"it should not nest more than {DEEPEST} deep")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
 
 
 class Part(BaseModel):
@@ -23,6 +41,7 @@ class Part(BaseModel):
         """Pydantic takes `true` for 1, and who writes it means something else: as a word it is refused at its place."""
         if not isinstance(given, dict):
             return given
+        shallow(given)
         numbers = {name for name, field in cls.model_fields.items() if _holds_numbers(field.annotation)}
         return {name: _spelled(value) if name in numbers else value for name, value in given.items()}
 

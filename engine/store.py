@@ -273,9 +273,9 @@ class Store:
     def keep_upload(self, upload_id: str, made: Path) -> None:
         """Let others have an upload before it is known, which is moved to its place next. In a folder they have it."""
 
-    def remove_upload(self, upload_id: str) -> None:
-        """Harmless when it is not there."""
-        shutil.rmtree(self.uploads / upload_id, ignore_errors=True)
+    def remove_upload(self, upload_id: str, aside: Path) -> None:  # noqa: ARG002 - for those who keep it elsewhere too
+        """Remove an upload that lies aside now. Harmless when nothing is there."""
+        shutil.rmtree(aside, ignore_errors=True)
 
     def keep_work(self, key: str, tick: Callable[[], None] = _nothing) -> None:
         """Let others have the checkpoints of a step that nobody works at now. In a folder they have them."""

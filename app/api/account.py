@@ -146,8 +146,8 @@ def new_token(services: Services, user: User, wanted: TokenIn) -> tuple[Token, s
 
 
 @router.delete("/tokens/{token_id}", status_code=204, summary="Revoke one of your tokens, at once")
-def revoke_token(token_id: str, services: ServicesDep, user: UserDep) -> Response:
-    revoke(services, user, token_id, "api")
+def revoke_token(token_id: str, services: ServicesDep, identity: IdentityDep) -> Response:
+    revoke(services, _may_end(identity, token_id), token_id, "api")
     return Response(status_code=204)
 
 
@@ -159,9 +159,14 @@ def list_sessions(services: ServicesDep, identity: IdentityDep) -> list[SessionO
 
 
 @router.delete("/sessions/{session_id}", status_code=204, summary="Log one of your browsers out, at once")
-def end_session(session_id: str, services: ServicesDep, user: UserDep) -> Response:
-    revoke(services, user, session_id, "session")
+def end_session(session_id: str, services: ServicesDep, identity: IdentityDep) -> Response:
+    revoke(services, _may_end(identity, session_id), session_id, "session")
     return Response(status_code=204)
+
+
+def _may_end(identity: auth.Identity, token_id: str) -> User:
+    """Raises Forbidden for a token with scopes, which may end only itself."""
+    return identity.user if token_id == identity.token.id else auth.may_manage(identity)
 
 
 def revoke(services: Services, user: User, token_id: str, kind: str) -> None:

@@ -44,13 +44,14 @@ ADMINISTERING = frozenset({"clean_storage", "drain_worker", "resume_worker"})
 PEOPLE = frozenset({"list_users", "create_user", "get_user", "change_user", "invite_user"})
 PEOPLE |= {"list_teams", "create_team", "remove_team", "list_audit_events"}
 PEOPLE |= {"make_link", "follow_link"}
-PEOPLE |= {"create_token", "change_password", "change_upload", "change_weights"}
+PEOPLE |= {"create_token", "revoke_token", "end_session", "change_password", "change_upload", "change_weights"}
 CODES = {
     401: ("unauthenticated", "Log in first", "This needs a login or a token."),
     403: ("forbidden", "Not allowed", "This job is another user's."),
     404: ("not_found", "Not found", "There is no job job_0199."),
     409: ("conflict", "Not possible now", "job_0199 has succeeded already."),
     410: ("gone", "No longer here", "The bytes of fadrm-digits-ipc10.zip are no longer those that were written."),
+    416: ("no_such_range", "Past the end of the file", "The file has 1,048,576 bytes."),
     413: ("too_large", "Too much was sent", "The archive is larger than 4,294,967,296 bytes."),
     412: ("unknown_version", "Another version is spoken here", "This server speaks tus 1.0.0, and not 2.0.0."),
     460: ("bad_checksum", "Damaged on the way", "The piece is not what its checksum says."),
@@ -135,6 +136,8 @@ def _problems(operation: dict[str, Any]) -> list[int]:
         found.append(412)
     if name in {"get_artifact", "follow_link"}:
         found.append(410)
+    if name in {"get_artifact", "follow_link", "get_preview"}:
+        found.append(416)
     if name in ARRIVING | {"list_arrivals", "get_arrival"}:
         found.append(412)
     if name in SENDING:

@@ -9,11 +9,17 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from sqlalchemy.orm import Session
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    MalformedRangeHeader,
+    PlainTextResponse,
+    RangeNotSatisfiable,
+)
 
 from app import exports, jobs, links, views
 from app.deps import SecretDep, ServicesDep, UserDep, WriterDep
-from app.errors import NotFound
+from app.errors import NoSuchRange, NotFound
 from app.models import MAX_SEQ, Job, Preview, Step
 from app.services import Services
 from app.storage.reading import sound_file
@@ -28,6 +34,21 @@ FILE: dict[int | str, dict[str, Any]] = {
 PNG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
 }
+
+
+class Download(FileResponse):
+    """A file, of which ranges may be asked for. One that cannot be read is passed over, as RFC 9110 has it."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []
+        except RangeNotSatisfiable as error:
+            headers = {"Content-Range": f"bytes */{file_size}"}
+            hint = "Ask for a range within it, or for all of it."
+            raise NoSuchRange(f"The file has {file_size:,} bytes.", hint=hint, headers=headers) from error
 
 
 @router.get("/jobs/{job_id}/metrics", summary="Curves of a job, thinned so that no spike is lost")
@@ -66,7 +87,7 @@ def get_preview(
         )
     if is_theirs is None or not (path := services.store.blob(sha256)).is_file():
         raise NotFound(f"There is no preview {sha256}.")
-    return FileResponse(path, media_type="image/png", headers=FOR_EVER | {"ETag": f'"sha256-{sha256}"'})
+    return Download(path, media_type="image/png", headers=FOR_EVER | {"ETag": f'"sha256-{sha256}"'})
 
 
 @router.get("/jobs/{job_id}/results", summary="The score card, with what it shows and what it does not")
@@ -170,7 +191,7 @@ def _handed(services: Services, file: views.ArtifactOut, if_none_match: str | No
     if if_none_match is not None and headers["ETag"] in if_none_match:
         return Response(status_code=304, headers=headers)
     path = sound_file(services, file.step, file.name)
-    return FileResponse(path, filename=file.name.rpartition("/")[2], headers=headers)
+    return Download(path, filename=file.name.rpartition("/")[2], headers=headers)
 
 
 @router.get("/jobs/{job_id}/log", response_model=views.LogPage, summary="The log, as lines or as a text file")

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app import audit, auth, people
-from app.deps import AdminDep, ServicesDep
+from app import audit, auth, people, views
+from app.deps import AdminDep, ManagerDep, ServicesDep
 from app.models import User, utc_now
 from app.planning import Name
 from app.services import Services
@@ -118,7 +118,9 @@ def list_users(services: ServicesDep, _admin: AdminDep) -> list[UserOut]:
 
 
 @router.post("/users", status_code=201, summary="Make an account: answers with the link for its owner")
-def create_user(wanted: UserIn, request: Request, services: ServicesDep, admin: AdminDep) -> NewUserOut:
+def create_user(
+    wanted: UserIn, request: Request, services: ServicesDep, admin: AdminDep, _user: ManagerDep
+) -> NewUserOut:
     with services.database.write() as session:
         user = people.add(session, admin, wanted.name, wanted.role, wanted.teams)
         plain = people.invite(session, admin, user)
@@ -133,7 +135,9 @@ def get_user(user_id: str, services: ServicesDep, _admin: AdminDep) -> UserOut:
 
 
 @router.patch("/users/{user_id}", summary="Another role or other teams, or disable or enable an account")
-def change_user(wanted: UserChangeIn, user_id: str, services: ServicesDep, admin: AdminDep) -> UserOut:
+def change_user(
+    wanted: UserChangeIn, user_id: str, services: ServicesDep, admin: AdminDep, _user: ManagerDep
+) -> UserOut:
     with services.database.write() as session:
         user = people.person(session, user_id).user
         people.change(session, admin, user, role=wanted.role, is_disabled=wanted.disabled, teams=wanted.teams)
@@ -142,7 +146,7 @@ def change_user(wanted: UserChangeIn, user_id: str, services: ServicesDep, admin
 
 @router.post("/users/{user_id}/invitation", status_code=201, summary="A link with which a person sets a password, once")
 def invite_user(
-    wanted: InvitationIn, user_id: str, request: Request, services: ServicesDep, admin: AdminDep
+    wanted: InvitationIn, user_id: str, request: Request, services: ServicesDep, admin: AdminDep, _user: ManagerDep
 ) -> InvitationOut:
     with services.database.write() as session:
         user = people.person(session, user_id).user
@@ -176,7 +180,7 @@ def list_audit_events(
     _admin: AdminDep,
     action: Annotated[str, Query(max_length=40, description="`login.failed`, or `login` for all that begin so.")] = "",
     actor: Annotated[str, Query(max_length=80, description="An id or a name.")] = "",
-    after: Annotated[str, Query(max_length=40, description="`next_cursor` of the page before.")] = "",
+    after: Annotated[views.AuditCursor, Query(description="`next_cursor` of the page before.")] = "",
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
 ) -> AuditPage:
     return audit_page(services, action=action, actor=actor, after=after, limit=limit)

@@ -50,7 +50,7 @@ def list_sweeps(
     response: Response,
     services: ServicesDep,
     user: UserDep,
-    after: Annotated[str | None, Query(max_length=40, description="`next_cursor` of the page before.")] = None,
+    after: Annotated[views.SweepCursor | None, Query(description="`next_cursor` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> views.SweepPage:
     with services.database.read() as session:

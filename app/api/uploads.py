@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from app import folder_preview, sent, uploads
 from app.api.folders import PNG
+from app.datasets import within_archive
 from app.deps import ServicesDep, UserDep, WriterDep, reading_turn
 from app.errors import Unprocessable
 from app.models import UploadKind, User
@@ -21,6 +22,7 @@ from app.planning import Name
 from app.services import Services
 from app.uploads import KIND, UploadOut
 from app.visibility import Chosen
+from engine.errors import EngineError
 
 ZIP = "application/zip"
 BODY = {"required": True, "content": {ZIP: {"schema": {"type": "string", "format": "binary"}, "example": "PK..."}}}
@@ -122,7 +124,12 @@ def get_upload_sheet(
         return Response(status_code=304, headers=headers)
     services.store.upload(found.id)
     folder = found.dataset.unpacked(services.store.uploads)
-    return Response(folder_preview.sheet(folder), media_type="image/png", headers=headers)
+    try:
+        made = folder_preview.sheet(folder)
+    except EngineError as error:
+        told = within_archive(error.report, Path(folder.path))
+        raise Unprocessable(told.message, hint=told.hint) from error
+    return Response(made, media_type="image/png", headers=headers)
 
 
 @router.delete("/datasets/{upload_id}", status_code=204, summary="Remove an uploaded data set of yours")

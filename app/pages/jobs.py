@@ -56,7 +56,7 @@ class Filters(BaseModel):
     """What the address asks for."""
 
     q: str = Field("", max_length=80)
-    state: str = Field("", max_length=20)
+    state: JobState | Literal[""] = ""
     owner: str = Field("", max_length=80)
     dataset: str = Field("", max_length=1024)
     method: str = Field("", max_length=40)

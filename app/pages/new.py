@@ -139,7 +139,7 @@ def router() -> APIRouter:
     @routes.post("/demo")
     def demo(services: ServicesDep, user: WriterDep, posted: PostedDep) -> Response:
         preset = PRESETS[DEMO]
-        return _see_job(submit(services, user, preset.spec, preset.title, _key(posted)))
+        return _see_job(submit(services, user, preset.spec, preset.title, key_of(posted)))
 
     return routes
 
@@ -167,11 +167,11 @@ def read_draft(posted: Posted) -> Draft:
         name=_last(posted, "name").strip(),
         preset=_last(posted, "preset"),
         visibility=_last(posted, "visibility"),
-        key=_key(posted),
+        key=key_of(posted),
     )
 
 
-def _key(posted: Posted) -> str:
+def key_of(posted: Posted) -> str:
     """The key that the form was given; a new one where it is not one of ours."""
     given = _last(posted, "idempotency_key")
     return given if 0 < len(given) <= MAX_KEY else secrets.token_hex(16)

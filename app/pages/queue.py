@@ -18,7 +18,9 @@ from app.models import Job, Step, StepState, User, Worker
 from app.pages.new import PostedDep
 from app.pages.render import page
 from app.views.jobs import JobSummary
+from app.views.sentences import DOING
 from app.views.stages import fraction
+from engine.plan import StepKind
 
 SHOWN = 100  # jobs in line that one page names
 
@@ -29,7 +31,7 @@ class Lane:
 
     worker: str
     device: str
-    step: Step
+    title: str  # of its step, which names the images and the networks; of somebody else's only what kind it is
     job: Job | None
     share: float
 
@@ -96,11 +98,12 @@ def _lanes(session: Session, user: User) -> Any:
     theirs = {job.id for _, job, _, _ in found}
     seen = set(session.scalars(jobs.visible_to(user).with_only_columns(Job.id).where(Job.id.in_(theirs))))
     for step, job, device, name in found:
+        is_seen = job.id in seen
         yield Lane(
             worker=step.worker or "",
             device=name or device or "",
-            step=step,
-            job=job if job.id in seen else None,
+            title=step.title if is_seen else DOING[StepKind(step.kind)].lower(),
+            job=job if is_seen else None,
             share=fraction(step),
         )
 

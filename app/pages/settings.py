@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Query, Request
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app import auth, passwords, people, problems, settings
+from app import auth, passwords, people, problems, settings, views
 from app.api import account
 from app.api.people import InvitationOut, UserIn, audit_page, invitation_out
 from app.deps import AdminDep, IdentityDep, ManagerDep, ServicesDep
@@ -30,7 +30,7 @@ class AuditAsked(BaseModel):
 
     action: str = ""
     actor: str = ""
-    after: str = ""
+    after: views.AuditCursor = ""
 
 
 def router() -> APIRouter:
@@ -97,7 +97,9 @@ def _people(routes: APIRouter) -> None:
         return _people_page(request, services)
 
     @routes.post("/people")
-    def add(request: Request, services: ServicesDep, admin: AdminDep, posted: PostedDep) -> HTMLResponse:
+    def add(
+        request: Request, services: ServicesDep, admin: AdminDep, _user: ManagerDep, posted: PostedDep
+    ) -> HTMLResponse:
         asked = {"name": _last(posted, "name"), "role": _last(posted, "role"), "teams": list(posted.get("team", ()))}
         try:
             wanted = UserIn.model_validate(asked)
@@ -111,7 +113,9 @@ def _people(routes: APIRouter) -> None:
         return _people_page(request, services, user, invitation_out(request, services, user, plain))
 
     @routes.post("/people/{user_id}")
-    def change(request: Request, services: ServicesDep, admin: AdminDep, user_id: str, posted: PostedDep) -> Response:
+    def change(
+        request: Request, services: ServicesDep, admin: AdminDep, _user: ManagerDep, user_id: str, posted: PostedDep
+    ) -> Response:
         action, changes = _last(posted, "action"), dict[str, Any]()
         if action in {"disable", "enable"}:
             changes["is_disabled"] = action == "disable"
@@ -126,7 +130,12 @@ def _people(routes: APIRouter) -> None:
 
     @routes.post("/people/{user_id}/invitation")
     def invite(
-        request: Request, services: ServicesDep, admin: AdminDep, user_id: str, reset: Annotated[bool, Form()] = False
+        request: Request,
+        services: ServicesDep,
+        admin: AdminDep,
+        _user: ManagerDep,
+        user_id: str,
+        reset: Annotated[bool, Form()] = False,
     ) -> HTMLResponse:
         try:
             with services.database.write() as session:
@@ -137,9 +146,8 @@ def _people(routes: APIRouter) -> None:
         return _people_page(request, services, user, invitation_out(request, services, user, plain))
 
     @routes.post("/teams")
-    def add_team(
-        request: Request, services: ServicesDep, admin: AdminDep, name: Annotated[str, Form()] = ""
-    ) -> Response:
+    def add_team(request: Request, services: ServicesDep, admin: AdminDep, posted: PostedDep) -> Response:
+        name = _last(posted, "name")
         try:
             with services.database.write() as session:
                 people.add_team(session, admin, NAME.validate_python(name))
@@ -150,9 +158,9 @@ def _people(routes: APIRouter) -> None:
         return RedirectResponse("/settings/people", 303)
 
     @routes.post("/teams/remove")
-    def drop_team(services: ServicesDep, admin: AdminDep, name: Annotated[str, Form()] = "") -> Response:
+    def drop_team(services: ServicesDep, admin: AdminDep, posted: PostedDep) -> Response:
         with services.database.write() as session:
-            people.remove_team(session, admin, name)
+            people.remove_team(session, admin, _last(posted, "name"))
         return RedirectResponse("/settings/people", 303)
 
 

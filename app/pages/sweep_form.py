@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from app import jobs, problems, sweeps, visibility
 from app.cells import MAX_AXES, Axis, pointers
 from app.errors import Unprocessable
 from app.models import Job, Sweep, User
+from app.pages.new import Posted, key_of
 from app.services import Services
 from app.sweeps import SweepIn
 from engine.errors import ErrorReport
@@ -26,7 +27,6 @@ ROWS = 3
 FIELDS = ("name", "path", "values", "variants")  # of a row
 OWN: dict[str, Callable[[Session, User, str], Job | Sweep]] = {"job": jobs.get, "sweep": sweeps.get}
 ALTERNATIVES: TypeAdapter[dict[str | int | float, Any]] = TypeAdapter(dict[str | int | float, Any])
-Posted = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +69,7 @@ def read(posted: Posted) -> Draft:
     found = [Row(**{name: last(f"{name}{index}") for name in FIELDS}) for index in range(MAX_AXES)]
     filled = [index + 1 for index, row in enumerate(found) if row.is_filled or row.name]
     rows = tuple(found[: max([ROWS, *filled])])
-    key = last("idempotency_key") or secrets.token_hex(16)
-    return Draft(base=last("base"), name=last("name"), rows=rows, visibility=last("visibility"), key=key)
+    return Draft(base=last("base"), name=last("name"), rows=rows, visibility=last("visibility"), key=key_of(posted))
 
 
 def again(services: Services, user: User, sweep_id: str) -> Draft:
@@ -148,7 +147,7 @@ def values_of(text: str) -> list[Any]:
     """`0.2, 0.5` and `resnet18, convnet3` and `[500, 500], [2000]`: JSON where it is such, else words."""
     try:
         found: list[Any] = json.loads(f"[{text}]")
-    except ValueError:
+    except (ValueError, RecursionError):
         return [_value(part.strip()) for part in text.split(",") if part.strip()]
     return found
 
@@ -156,7 +155,7 @@ def values_of(text: str) -> list[Any]:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

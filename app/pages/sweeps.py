@@ -25,7 +25,9 @@ def router() -> APIRouter:
     routes = APIRouter(prefix="/sweeps")
 
     @routes.get("")
-    def sweep_list(request: Request, services: ServicesDep, user: UserDep, after: str = "") -> HTMLResponse:
+    def sweep_list(
+        request: Request, services: ServicesDep, user: UserDep, after: views.SweepCursor = ""
+    ) -> HTMLResponse:
         with services.database.read() as session:
             found = views.page_of_sweeps(session, user, after=after or None, limit=PAGE)
         return page(request, "sweeps.html", page=found, after=after)

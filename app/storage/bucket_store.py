@@ -155,10 +155,10 @@ class BucketStore(Store):
         """Let the other machines have it. Raises BucketAway."""
         self._packed(made, UPLOADS + upload_id, _nothing)
 
-    def remove_upload(self, upload_id: str) -> None:
-        """Harmless when it is not there."""
+    def remove_upload(self, upload_id: str, aside: Path) -> None:
+        """Harmless when nothing is there."""
         self.bucket.delete(UPLOADS + upload_id)
-        super().remove_upload(upload_id)
+        super().remove_upload(upload_id, aside)
 
     def keep_work(self, key: str, tick: Callable[[], None] = _nothing) -> None:
         """Let another machine go on from here, where that is not too much to send."""

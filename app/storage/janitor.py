@@ -242,12 +242,12 @@ def _unused_uploads(before: datetime) -> Select[Upload]:
 
 
 def _remove_upload(services: Services, upload_id: str, before: datetime) -> None:
-    with services.database.write() as session:
+    with sent.vanishing(services, upload_id) as vanish, services.database.write() as session:
         row = session.scalar(_unused_uploads(before).where(Upload.id == upload_id))
-        if row is None:
-            return
-        session.delete(row)
-    services.store.remove_upload(upload_id)
+        if row is not None:
+            session.delete(row)
+            session.flush()
+            vanish()
 
 
 def _still_read(before: datetime) -> ColumnElement[bool]:

@@ -17,12 +17,14 @@ from app.views.history import attempts as attempts
 from app.views.history import event_out as event_out
 from app.views.history import events as events
 from app.views.history import log as log
+from app.views.jobs import AuditCursor as AuditCursor
 from app.views.jobs import Cursor as Cursor
 from app.views.jobs import JobFilter as JobFilter
 from app.views.jobs import JobOut as JobOut
 from app.views.jobs import JobPage as JobPage
 from app.views.jobs import JobSummary as JobSummary
 from app.views.jobs import StepOut as StepOut
+from app.views.jobs import SweepCursor as SweepCursor
 from app.views.jobs import dataset_names as dataset_names
 from app.views.jobs import edition as edition
 from app.views.jobs import job_out as job_out

@@ -23,16 +23,22 @@ from app.views.stages import StageOut, fraction, stages
 LEAST_SHARE = 0.01  # of a job's work, shared among its steps, so that steps without arithmetic move the bar too
 ENOUGH_FOR_ETA = 0.05
 DATASET = func.coalesce(*(Job.spec["dataset"][name].as_string() for name in ("path", "name", "source")))
-CURSOR = re.compile(r"job_[0-9a-f]{28}", re.ASCII)
 
 
-def _cursor(text: str) -> str:
-    if text and not CURSOR.fullmatch(text):
-        raise ValueError(f"{text!r} is no cursor: give the next_cursor of the page before")
-    return text
+def cursor_of(prefix: str) -> AfterValidator:
+    """For what follows `after=` in a list of things whose ids begin so."""
+
+    def check(text: str) -> str:
+        if text and not re.fullmatch(rf"{prefix}_[0-9a-f]{{28}}", text, re.ASCII):
+            raise ValueError(f"{text!r} is no cursor: give the next_cursor of the page before")
+        return text
+
+    return AfterValidator(check)
 
 
-Cursor = Annotated[str, Field(max_length=40), AfterValidator(_cursor)]
+Cursor = Annotated[str, Field(max_length=40), cursor_of("job")]
+SweepCursor = Annotated[str, Field(max_length=40), cursor_of("swp")]
+AuditCursor = Annotated[str, Field(max_length=40), cursor_of("aud")]
 
 
 class OwnerOut(Out):

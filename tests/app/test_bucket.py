@@ -144,7 +144,7 @@ def test_blobs_uploads_and_checkpoints_travel(here: BucketStore, there: BucketSt
     there.bring_work(KEY)
     assert (there.checkpoints(KEY) / "000001-1.json").read_text() == "{}"
     here.remove_blob(digest)
-    here.remove_upload("u1")
+    here.remove_upload("u1", here.upload("u1"))
     here.forget_work(KEY)
     fresh = BucketStore(tmp_path / "fresh", here.bucket)
     assert not fresh.blob(digest).exists() and not fresh.upload("u1").exists()

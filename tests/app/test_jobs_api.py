@@ -77,6 +77,15 @@ def test_the_same_key_with_another_spec_is_refused(client: TestClient, world: Wo
     assert world.count(Job) == 1
 
 
+def test_a_key_that_made_a_job_that_more_people_see_is_refused(client: TestClient, world: World) -> None:
+    body, key = {"spec": spec_body()}, {"Idempotency-Key": "k"}
+    made = client.post("/api/v1/jobs", json=body | {"visibility": "all"}, headers=key).json()
+    refused = client.post("/api/v1/jobs", json=body | {"visibility": "private"}, headers=key)
+    assert refused.status_code == 422 and made["id"] in refused.json()["detail"] and world.count(Job) == 1
+    for again in (body, body | {"visibility": "all", "name": "another"}):
+        assert client.post("/api/v1/jobs", json=again, headers=key).json()["id"] == made["id"]
+
+
 @pytest.mark.parametrize("way", ["jobs", "rerun"])
 def test_a_key_gives_its_job_also_when_the_data_set_has_gone(client: TestClient, folder: Path, way: str) -> None:
     (folder.parent / "latest").symlink_to(folder)
@@ -143,10 +152,20 @@ def test_a_list_can_be_narrowed(client: TestClient, world: World, owner: Person)
     assert client.get("/api/v1/jobs?status=queued").status_code == 422
 
 
-@pytest.mark.parametrize("url", ["/api/v1/jobs?after=zzz", "/jobs?after=zzz", "/api/v1/jobs?after=job_1"])
-def test_what_is_no_cursor_is_not_taken_for_the_first_page(client: TestClient, url: str) -> None:
-    [error] = client.get(url).json()["errors"]
+CURSORS = ("jobs?after=zzz", "jobs?after=job_1", "sweeps?after=zzz", "sweeps?after=job_0123", "audit-events?after=zzz")
+
+
+@pytest.mark.parametrize(
+    "url", [*(f"/api/v1/{one}" for one in CURSORS), "/jobs?after=zzz", "/sweeps?after=zzz", "/settings/audit?after=zzz"]
+)
+def test_what_is_no_cursor_is_not_taken_for_the_first_page(client: TestClient, world: World, url: str) -> None:
+    [error] = client.get(url, headers=world.person("admin").headers).json()["errors"]
     assert error["parameter"] == "after" and "next_cursor of the page before" in error["detail"]
+
+
+def test_a_list_of_jobs_in_a_state_that_there_is_not_is_refused(client: TestClient) -> None:
+    assert client.get("/jobs?state=failed").status_code == client.get("/jobs?state=").status_code == 200
+    assert client.get("/jobs?state=zz").json()["errors"][0]["parameter"] == "state"
 
 
 def test_a_waiting_job_is_cancelled_at_once(client: TestClient) -> None:

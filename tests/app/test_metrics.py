@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import logs
+from app import auth, logs
 from app.children import Child
 from app.logs import Facts, readable
 from app.metrics import Metrics
@@ -62,6 +62,15 @@ def test_figures_are_for_administrators(client: TestClient, anonymous: TestClien
     client.headers.pop("authorization")
     refused = anonymous.get("/metrics")
     assert refused.status_code == 401 and refused.headers["content-type"] == "application/problem+json"
+
+
+def test_a_scraper_needs_no_more_than_a_token_of_an_administrator_that_may_read(
+    anonymous: TestClient, world: World, owner: Person
+) -> None:
+    for person, status in ((world.person("admin"), 200), (owner, 403)):
+        with world.services.database.write() as session:
+            _, token = auth.api_token(session, person.user, "scraper", scopes=("read",))
+        assert anonymous.get("/metrics", headers={"Authorization": f"Bearer {token}"}).status_code == status
 
 
 def test_every_answer_is_a_line_with_its_request_and_no_query(

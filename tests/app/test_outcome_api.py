@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.models import Step
+from app.problems import MEDIA_TYPE
 from engine import events
 from engine.plan import StepKind
 from tests.app.world import World, spec_body
@@ -161,9 +162,19 @@ def test_a_download_goes_on_where_it_broke_off(client: TestClient, finished: dic
     assert client.get(url, headers={"Range": "bytes=-5"}).content == ZIP[-5:]
     changed = client.get(url, headers={"Range": "bytes=100-", "If-Range": '"sha256-other"'})
     assert changed.status_code == 200 and changed.content == ZIP
-    assert client.get(url, headers={"Range": f"bytes={len(ZIP)}-"}).status_code == 416
+    past = client.get(url, headers={"Range": f"bytes={len(ZIP)}-"})
+    assert past.status_code == 416 and past.headers["content-range"] == f"bytes */{len(ZIP)}"
+    assert past.headers["content-type"] == MEDIA_TYPE and past.json()["code"] == "no_such_range"
     unchanged = client.get(url, headers={"If-None-Match": etag})
     assert unchanged.status_code == 304 and not unchanged.content
+
+
+@pytest.mark.parametrize(
+    "asked", ["bytes=a-b", "bytes=", "bytes=5-2", "items=0-1", "nonsense", "bytes=" + "9" * 5000 + "-"]
+)
+def test_a_range_that_cannot_be_read_is_passed_over(client: TestClient, finished: dict[str, Any], asked: str) -> None:
+    answer = client.get(finished["urls"]["artifacts"] + "/distilled%20set.zip", headers={"Range": asked})
+    assert answer.status_code == 200 and answer.content == ZIP
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -220,6 +222,77 @@ def test_names_differ_by_more_than_their_case(client: TestClient, admin: Person)
     assert unknown.status_code == 422 and unknown.json()["errors"][0]["pointer"] == "/teams"
 
 
+def at_once(action: Callable[[str], object], *given: str) -> list[type[BaseException] | None]:
+    """What became of each of several that begin together."""
+    start = threading.Barrier(len(given))
+
+    def one(name: str) -> object:
+        start.wait(10)
+        return action(name)
+
+    with ThreadPoolExecutor(len(given)) as pool:
+        running = [pool.submit(one, name) for name in given]
+    errors = [one.exception() for one in running]
+    return [error if error is None else type(error) for error in errors]
+
+
+def test_of_names_that_come_at_once_and_differ_by_their_case_one_is_taken(any_world: World) -> None:
+    database = any_world.services.database
+    many = [f"{begin}e{end}" for begin in "mM" for end in "iI"]
+
+    def add(name: str) -> None:
+        with database.write() as session:
+            people.add(session, None, name)
+
+    def add_team(name: str) -> None:
+        with database.write() as session:
+            people.add_team(session, None, name)
+
+    for action in (add, add_team):
+        became = at_once(action, *many)
+        assert sorted(became, key=bool) == [None, Conflict, Conflict, Conflict]
+    with database.read() as session:
+        assert len(people.everybody(session)) == len(people.teams(session)) == 1
+
+
+def test_teams_of_one_person_that_are_changed_at_once_are_those_of_the_last(any_world: World) -> None:
+    database, person = any_world.services.database, any_world.person("owner")
+    with database.write() as session:
+        for name in ("speech", "vision"):
+            people.add_team(session, None, name)
+
+    def join(names: str) -> None:
+        with database.write() as session:
+            people.change(session, None, people.person(session, person.user.id).user, teams=names.split())
+
+    assert at_once(join, *["speech", "speech vision"] * 3) == [None] * 6
+    with database.read() as session:
+        assert people.teams_of(session, person.user) in (["speech"], ["speech", "vision"])
+
+
+def test_a_team_that_is_removed_while_somebody_joins_it_is_gone(any_world: World) -> None:
+    database, person = any_world.services.database, any_world.person("owner")
+    with database.write() as session:
+        people.add_team(session, None, "vision")
+
+    def act(name: str) -> None:
+        with database.write() as session:
+            if name == "join":
+                people.change(session, None, people.person(session, person.user.id).user, teams=["vision"])
+            else:
+                people.remove_team(session, None, "vision")
+
+    assert at_once(act, "join", "remove") in ([None, None], [Unprocessable, None])
+    with database.read() as session:
+        assert people.teams(session) == {} and people.teams_of(session, person.user) == []
+
+
+def test_a_team_whose_name_no_text_has_is_refused(client: TestClient, admin: Person) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"} | admin.headers
+    for path in ("/settings/teams", "/settings/teams/remove"):
+        assert client.post(path, content=b"name=a%00b", headers=form).status_code == 422
+
+
 def test_teams_are_made_joined_and_removed(client: TestClient, admin: Person, owner: Person) -> None:
     for name in ("vision", "speech"):
         assert client.post("/api/v1/teams", json={"name": name}, headers=admin.headers).status_code == 201
@@ -273,6 +346,43 @@ def test_a_token_with_scopes_makes_no_other_and_lets_a_browser_do_no_more(
     anonymous.post("/login", data={"token": headers["Authorization"].partition(" ")[2]})
     assert anonymous.get("/api/v1/me").json()["role"] == "viewer"
     assert anonymous.get("/settings/people").status_code == 403
+
+
+def test_a_token_with_scopes_makes_no_account_and_gives_nobody_another_password(
+    anonymous: TestClient, world: World, admin: Person, owner: Person
+) -> None:
+    headers, user = scoped(world, admin, "admin"), f"/users/{owner.user.id}"
+    asked: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("POST", "/users", {"name": "second", "role": "admin"}),
+        ("PATCH", user, {"role": "admin"}),
+        ("POST", f"{user}/invitation", {"reset": True}),
+        ("POST", f"/users/{admin.user.id}/invitation", {}),
+    )
+    for method, path, body in asked:
+        assert anonymous.request(method, f"/api/v1{path}", json=body, headers=headers).status_code == 403, path
+    person = f"/settings/people/{owner.user.id}"
+    for path in ("/settings/people", person, f"{person}/invitation"):
+        sent = {"name": "second", "role": "admin"}
+        assert anonymous.post(path, data=sent, headers=headers).status_code == 403, path
+    with world.services.database.read() as session:
+        assert {one.user.name: one.user.role for one in people.everybody(session)} == {
+            "admin": "admin",
+            "owner": "member",
+        }
+    assert anonymous.get("/api/v1/me", headers=owner.headers).status_code == 200
+
+
+def test_a_token_with_scopes_ends_itself_and_nothing_else(anonymous: TestClient, world: World, admin: Person) -> None:
+    headers, other = scoped(world, admin, "read"), scoped(world, admin, "admin")
+    anonymous.post("/login", data={"token": admin.token})
+    [session] = anonymous.get("/api/v1/sessions", headers=headers).json()
+    anonymous.cookies.clear()
+    newest, own, _oldest = anonymous.get("/api/v1/tokens", headers=headers).json()
+    for path in (f"sessions/{session['id']}", f"tokens/{newest['id']}"):
+        assert anonymous.delete(f"/api/v1/{path}", headers=headers).status_code == 403
+    assert anonymous.delete(f"/api/v1/tokens/{own['id']}", headers=headers).status_code == 204
+    assert anonymous.get("/api/v1/me", headers=headers).status_code == 401
+    assert anonymous.get("/api/v1/me", headers=other).status_code == 200
 
 
 def test_a_new_token_reads_and_submits_where_nobody_says_more(client: TestClient) -> None:

@@ -56,6 +56,28 @@ def test_a_bad_spec_is_refused_with_the_field_named(client: TestClient, world: W
     assert world.count(Job) == 0
 
 
+@pytest.mark.parametrize("depth", [40, 500, 900])
+@pytest.mark.parametrize("part", ["a list", "an object", "overrides"])
+def test_a_spec_that_nests_deeply_is_refused_in_words(client: TestClient, part: str, depth: int) -> None:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value} if part == "an object" else [value]
+    body = {"preset": "demo", "overrides": {"nested": value}} if part == "overrides" else {"spec": {"nested": value}}
+    answer = client.post("/api/v1/jobs/plan", json=body)
+    assert answer.status_code == 422 and "32 deep" in answer.json()["detail"], answer.text[:200]
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "undefined", "utf-16", "none-such", "latin-1"])
+@pytest.mark.parametrize("path", ["/jobs/new", "/login", "/settings/teams", "/datasets"])
+def test_a_form_in_another_charset_than_utf_8_is_refused(client: TestClient, path: str, charset: str) -> None:
+    sent = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n\\ud800\r\n--x--\r\n'
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    answer = client.post(path, content=sent, headers={"Content-Type": kind})
+    assert answer.status_code == 422 and charset in answer.json()["detail"]
+    answer = client.post(path, content=sent, headers={"Content-Type": kind.replace(charset, "UTF-8")})
+    assert answer.status_code < 500 and "sent with the charset" not in answer.text
+
+
 def test_a_whole_number_may_be_written_with_a_point(client: TestClient) -> None:
     job = client.post("/api/v1/jobs", json={"spec": spec_body(ipc=2.0)}).json()  # JSON has one kind of number
     assert client.get(job["urls"]["self"] + "/spec").json()["ipc"] == 2
@@ -113,6 +135,12 @@ def test_a_part_that_does_not_say_its_kind_is_told_the_kinds(client: TestClient)
     hints = {error["pointer"]: error["hint"] for error in answer.json()["errors"]}
     assert hints["/spec/dataset"].startswith("Say which kind it is, by the field source in it: digits, folder")
     assert "rded" in hints["/spec/method"] and "fadrm+" in hints["/spec/method"]
+
+
+def test_who_asks_in_a_way_that_an_address_does_not_know_is_told_all_that_it_does(client: TestClient) -> None:
+    for path, methods in (("/api/v1/jobs", "GET, POST"), ("/api/v1/teams/x", "DELETE"), ("/jobs/new", "GET, POST")):
+        answer = client.options(path)
+        assert answer.status_code == 405 and answer.headers["allow"] == methods
 
 
 def test_a_wrong_parameter_is_named(client: TestClient) -> None:

@@ -172,6 +172,20 @@ def test_what_failed_or_was_cancelled_is_tried_again(client: TestClient, world: 
     assert again.status_code == 200 and again.json()["jobs"] == {"queued": 2}
 
 
+@pytest.mark.parametrize("depth", [40, 300, 800])
+@pytest.mark.parametrize("part", ["values", "variants", "a mapping"])
+def test_what_nests_deeply_is_refused_at_its_place(client: TestClient, world: World, depth: int, part: str) -> None:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value} if part == "a mapping" else [value]
+    if part == "variants":
+        axis, place = {"name": "x", "variants": [{"title": "a", "patch": {"exports": value}}]}, "variants/0/patch"
+    else:
+        axis, place = {"name": "x", "path": "/seed", "values": [value]}, "values/0"
+    [error] = refused(client, world, body(axis))
+    assert error["pointer"] == f"/axes/0/{place}" and "32 deep" in error["detail"]
+
+
 def test_the_same_key_gives_the_same_sweep(client: TestClient, world: World) -> None:
     first = create(client, key="k")
     again = client.post("/api/v1/sweeps", json=body(), headers={"Idempotency-Key": "k"})
@@ -179,6 +193,9 @@ def test_the_same_key_gives_the_same_sweep(client: TestClient, world: World) -> 
     assert again.json()["id"] == first["id"] and world.count(Job) == 4
     other = client.post("/api/v1/sweeps", json=body(ALPHA), headers={"Idempotency-Key": "k"})
     assert other.status_code == 422 and "Idempotency-Key" in other.json()["detail"] and world.count(Sweep) == 1
+    client.patch(first["urls"]["self"], json={"visibility": "all"})
+    hidden = client.post("/api/v1/sweeps", json=body() | {"visibility": "private"}, headers={"Idempotency-Key": "k"})
+    assert hidden.status_code == 422 and "visibility is all" in hidden.json()["detail"]
 
 
 def test_one_key_sent_by_many_threads_makes_one_sweep(client: TestClient, world: World) -> None:

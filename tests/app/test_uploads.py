@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import stat
 import sys
 import time
@@ -24,16 +25,17 @@ from fastapi.testclient import TestClient
 from PIL import ExifTags, Image
 
 from app import confined, jobs, sent
-from app.errors import Conflict, Unprocessable
+from app.errors import Conflict, NotFound, Unprocessable
 from app.main import create_app
 from app.models import Upload
-from app.uploads import KIND
+from app.uploads import KIND, keep
 from engine.data import real_data
 from engine.events import Failed
 from engine.plan import Step as PlanStep
 from engine.plan import StepKind
 from engine.run import perform
 from engine.sources import Upload as Source
+from engine.store import Store
 from fadrm import Client
 from tests.app.alone import alone
 from tests.app.archives import FLAT, SPLIT, archive, entry, flat_png, overlapping, patched, png, with_flag
@@ -86,7 +88,8 @@ def test_an_archive_becomes_a_data_set_with_its_counts(client: TestClient, world
 def test_the_same_bytes_are_the_same_data_set_whoever_sends_them(client: TestClient, world: World) -> None:
     first = send(client, archive())
     again = client.post(URL, content=archive(), headers=ZIP | world.person("other").headers)
-    assert (first.status_code, again.status_code) == (201, 200) and first.json() == again.json()
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert all(first.json()[name] == again.json()[name] for name in ("id", "dataset", "classes", "size_bytes"))
     assert world.count(Upload) == 1 and not any("tmp" in name for name in left(world))
 
 
@@ -135,6 +138,127 @@ def test_an_upload_is_its_owners_to_remove_and_not_while_a_job_needs_it(client: 
     answer = client.post("/api/v1/jobs", json=body | {"name": "again"})
     assert answer.status_code == 422 and answer.json()["errors"][0]["pointer"] == "/spec/dataset/id"
     assert send(client, archive()).status_code == 201
+
+
+def test_a_job_of_another_that_keeps_an_upload_is_not_named_to_who_may_not_see_it(
+    client: TestClient, world: World
+) -> None:
+    made, other = send(client, archive()).json(), world.person("other")
+    url, body = f"{URL}/{made['id']}", {"spec": spec_body(dataset={"source": "upload", "id": made["id"]})}
+    client.patch(url, json={"visibility": "all"})
+    job = client.post("/api/v1/jobs", json=body | {"visibility": "private"}, headers=other.headers).json()
+    refused = client.delete(url).json()
+    assert refused["detail"].startswith("A job of somebody else uses this upload") and job["id"] not in str(refused)
+
+
+def test_who_only_sent_the_same_bytes_reads_nothing_of_who_did_so_before(client: TestClient, world: World) -> None:
+    other, third = world.person("other"), world.person("third")
+    ident = send(client, archive(), params={"title": "Unannounced"}).json()["id"]
+    url, dataset = f"{URL}/{ident}", {"source": "upload", "id": ident, "resolution": 8}
+    held = send(client, archive(), ZIP | other.headers, params={"title": "Mine"}).json()
+    assert (held["title"], held["owner"], held["visibility"], held["held"]) == ("Mine", "other", "private", True)
+    body = {"spec": spec_body(dataset=dataset)}
+    read = [client.get(path, headers=other.headers) for path in (url, URL, f"/datasets/uploads/{ident}", "/datasets")]
+    read.append(client.post("/api/v1/jobs/plan", json=body, headers=other.headers))
+    assert all("Unannounced" not in one.text and "Mine" in one.text for one in read)
+    assert "by owner" not in "".join(one.text for one in read)
+    assert client.get(url).json()["title"] == "Unannounced"
+    client.patch(url, json={"visibility": "all"})
+    assert client.get(url, headers=other.headers).json()["title"] == "Unannounced"
+    assert client.get(url, headers=third.headers).json()["held"] is False
+
+
+def test_an_upload_that_its_owner_removes_goes_to_who_sent_the_same_bytes(client: TestClient, world: World) -> None:
+    other = world.person("other")
+    url = f"{URL}/{send(client, archive(), params={'title': 'Insects'}).json()['id']}"
+    client.patch(url, json={"visibility": "all"})
+    send(client, archive(), ZIP | other.headers, params={"title": "Mine"})
+    assert client.delete(url).status_code == 204 and client.get(url).status_code == 404
+    left_to = client.get(url, headers=other.headers).json()
+    assert (left_to["title"], left_to["owner"], left_to["visibility"]) == ("Mine", "other", "private")
+    assert client.get(f"{url}/sheet", headers=other.headers).content.startswith(b"\x89PNG")
+    assert client.delete(url, headers=other.headers).status_code == 204 and not left(world)
+
+
+def test_who_holds_the_bytes_of_another_lets_go_of_them_alone(client: TestClient, world: World) -> None:
+    other, url = world.person("other"), f"{URL}/{send(client, archive()).json()['id']}"
+    send(client, archive(), ZIP | other.headers)
+    assert client.delete(url, headers=other.headers).status_code == 204
+    assert client.get(url, headers=other.headers).status_code == 404
+    assert client.get(f"{url}/sheet").status_code == 200
+    send(client, archive(), ZIP | other.headers)
+    assert client.delete(url, headers=world.person("admin").headers).status_code == 204
+    assert client.get(url, headers=other.headers).status_code == 404 and not left(world)
+
+
+def test_an_upload_that_is_removed_by_two_at_once_is_gone(any_world: World) -> None:
+    owner, services = any_world.person("owner").user, any_world.services
+    made, _ = keep(services, owner, folder_of(any_world), "d" * 64, "Insects")
+    with ThreadPoolExecutor() as pool:
+        running = [pool.submit(sent.remove, services, owner, made.id, KIND) for _ in range(4)]
+    became = [one.exception() for one in running]
+    assert sum(one is None for one in became) == 1 and all(isinstance(one, NotFound) for one in became if one)
+
+
+def test_a_job_whose_upload_is_gone_is_not_tried_again(client: TestClient, world: World) -> None:
+    ident = send(client, archive()).json()["id"]
+    body = {"spec": spec_body(dataset={"source": "upload", "id": ident, "resolution": 8})}
+    job = client.post("/api/v1/jobs", json=body).json()
+    client.post(f"/api/v1/jobs/{job['id']}/cancel")
+    client.delete(f"{URL}/{ident}")
+    refused = client.post(f"/api/v1/jobs/{job['id']}/retry")
+    assert refused.status_code == 422 and refused.json()["errors"][0]["pointer"] == "/spec/dataset/id"
+    assert world.job(job["id"]).state == "cancelled"
+    send(client, archive())
+    assert client.post(f"/api/v1/jobs/{job['id']}/retry").status_code == 200
+
+
+def test_an_upload_that_is_removed_and_sent_at_once_is_whole(any_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, services = any_world.person("owner").user, any_world.services
+    first, _ = keep(services, owner, folder_of(any_world), "b" * 64, "First")
+    sent_again = []
+
+    def slow(_self: Store, _upload_id: str, aside: Path) -> None:
+        """The row is gone already, and the files go later: here the same bytes come in between."""
+        sent_again.append(keep(services, owner, folder_of(any_world), "b" * 64, "Second"))
+        shutil.rmtree(aside)
+
+    monkeypatch.setattr(Store, "remove_upload", slow)
+    sent.remove(services, owner, first.id, KIND)
+    [(made, is_new)] = sent_again
+    assert is_new and made.title == "Second" and (services.store.upload(made.id) / "images").is_dir()
+    assert not list(services.store.uploads.glob("tmp-*"))
+
+
+def test_an_upload_stays_where_its_removal_is_not_committed(any_world: World) -> None:
+    owner, services = any_world.person("owner").user, any_world.services
+    made, _ = keep(services, owner, folder_of(any_world), "c" * 64, "Insects")
+
+    def vanishes_in_vain() -> None:
+        with sent.vanishing(services, made.id) as vanish:
+            vanish()
+            assert not services.store.upload(made.id).exists()
+            raise RuntimeError("the database is away")
+
+    with pytest.raises(RuntimeError):
+        vanishes_in_vain()
+    assert (services.store.upload(made.id) / "images").is_dir()
+
+
+def test_files_that_are_lost_come_back_with_the_same_bytes(client: TestClient, world: World) -> None:
+    ident = send(client, archive()).json()["id"]
+    shutil.rmtree(world.services.store.upload(ident))
+    gone = client.get(f"{URL}/{ident}/sheet")
+    assert gone.status_code == 422 and str(world.services.settings.home) not in gone.text
+    assert send(client, archive()).status_code == 200
+    assert client.get(f"{URL}/{ident}/sheet").content.startswith(b"\x89PNG")
+
+
+def folder_of(world: World) -> Path:
+    """What was received, as `keep` takes it."""
+    folder = sent.new_folder(world.services.store.uploads)
+    (folder / sent.SENT).write_bytes(archive())
+    return folder
 
 
 def test_a_folder_around_everything_and_what_is_no_image_are_left_out(client: TestClient, world: World) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app import auth, planning
+from app.models import Step
 from engine.plan import StepKind
 from tests.pages.site import SMALL, Site
 from tests.pages.test_pages import csrf_of
@@ -50,3 +52,16 @@ def test_jobs_of_others_keep_their_places_and_their_names(client: TestClient, si
     planning.submit(site.services, stranger, SMALL, "Secret", None)
     page = client.get("/queue").text
     assert "Somebody else’s job" in page and "Secret" not in page
+
+
+def test_of_a_step_of_others_one_reads_what_kind_it_is_and_not_of_what(client: TestClient, site: Site) -> None:
+    with site.services.database.write() as session:
+        stranger = auth.add_user(session, "stranger", "member")
+    job_id = planning.submit(site.services, stranger, SMALL, "Secret", None)[0].id
+    with site.services.database.write() as session:
+        session.execute(update(Step).where(Step.job_id == job_id).values(title="Read the images Unannounced"))
+    site.player.play(until=StepKind.TEACH, batches=2)
+    assert "Unannounced" in client.get("/queue").text  # an administrator sees every job
+    site.demote()
+    page = client.get("/queue?part=true").text
+    assert "somebody else’s job" in page and "training the teacher" in page and "Unannounced" not in page

@@ -105,6 +105,30 @@ def test_the_form_takes_alternatives_that_change_several_fields(client: TestClie
     assert made.url.path.startswith("/sweeps/swp_") and "FADRM · RDED · 10" in made.text
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a: {ipc: 2020-01-01}", "a: {ipc: !!binary aGVsbG8=}", "a: {ipc: !!set {b}}", "a: {ipc: " + "[" * 300 + "]" * 300],
+)
+def test_alternatives_that_no_json_can_say_are_refused_at_their_row(client: TestClient, text: str) -> None:
+    filled = {"csrf": csrf_of(client.get("/sweeps/new").text), "base": "preset:demo", "name0": "x", "variants0": text}
+    for action in ("check", "submit"):
+        answer = client.post("/sweeps/new", data=filled | {"action": action})
+        assert answer.status_code == 422 and ("what JSON has" in answer.text or "no list of titles" in answer.text)
+
+
+def test_the_form_makes_a_sweep_whatever_stands_where_its_key_was(client: TestClient) -> None:
+    filled = {
+        "csrf": csrf_of(client.get("/sweeps/new").text),
+        "base": "preset:demo",
+        "path0": "/seed",
+        "values0": "1, 2",
+    }
+    made = client.post("/sweeps/new", data=filled | {"action": "submit", "idempotency_key": "k" * 300})
+    assert made.url.path.startswith("/sweeps/swp_")
+    deep = client.post("/sweeps/new", data=filled | {"action": "check", "values0": "[" * 5000 + "]" * 5000})
+    assert deep.status_code == 422
+
+
 def test_a_sweep_is_run_again_from_a_form_that_asks_for_the_same(client: TestClient, site: Site) -> None:
     axes = (WORDS, {"name": "side", "path": "/method/budgets", "values": [[2, 2], [4]]})
     address = submit(site, *axes)
