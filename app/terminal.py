@@ -149,7 +149,7 @@ def show_outcome(client: Client, job: Job, console: Console, path_of: Callable[[
     took = (job.finished_at - job.created_at).total_seconds() if job.finished_at else 0.0
     console.print(f"\n[bold]{escape(job.name)}[/], done in {duration(took)}", highlight=False)
     results = client.results(job.id)
-    console.print(score_card(results))
+    console.print(score_card(results) if results.rows else "No student was named: there is no score card.")
     for teacher in results.teachers:
         accuracy = "?" if teacher.top1_pct is None else f"{teacher.top1_pct:.1f} %"
         console.print(f"Teacher {network_title(teacher.network)}: {accuracy} on the real test set.", highlight=False)
