@@ -375,10 +375,14 @@ def test_other_machines_are_let_in_only_by_name(run: Run, command: str) -> None:
 def test_an_archive_is_uploaded_and_its_source_is_printed(run: Run, served: World, tmp_path: Path) -> None:
     (tmp_path / "insects.zip").write_bytes(archive())
     code, told, aside = run("upload", str(tmp_path / "insects.zip"))
-    assert code == 0 and json.loads(told)["source"] == "upload" and aside.startswith("insects: 2 classes, 6 images")
+    assert code == 0 and aside.startswith("insects: 2 classes, 6 images")
+    assert json.loads(told).keys() == {"source", "id"} and json.loads(told)["source"] == "upload"
     (tmp_path / "broken.zip").write_bytes(b"no zip")
     code, _, aside = run("upload", str(tmp_path / "broken.zip"))
     assert code == 3 and "cannot be read" in aside
+    (tmp_path / "flowers").mkdir()
+    code, _, aside = run("upload", str(tmp_path / "flowers"))
+    assert code == 3 and "is a folder" in aside and "python -m zipfile -c" in aside
 
 
 def test_weights_are_uploaded_shown_listed_and_removed(run: Run, served: World, tmp_path: Path) -> None:
