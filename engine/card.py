@@ -100,7 +100,9 @@ def _upper_bound(full: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _robustness(found: Sequence[Robustness]) -> Iterator[str]:
     """DD-Ranking's scores, where all their parts were measured."""
     lines = [
-        f"- {network_title(one.student)}: HLR {one.hlr:.3f}, IOR {one.ior:+.3f}, LRS {one.lrs:.3f}"
+        f"- {network_title(one.student)}: HLR {one.hlr:.3f}, IOR {one.ior:+.3f}, LRS {one.lrs:.3f}".replace(
+            " -", " \u2212"
+        )
         for one in found
         if one.hlr is not None and one.ior is not None and one.lrs is not None
     ]
