@@ -257,7 +257,7 @@ def may_manage(identity: Identity) -> User:
     if identity.token.scopes is not None:
         raise Forbidden(
             "A token with scopes changes nothing of its user's account.",
-            hint="Log in with a browser; on the server's own machine, `fadrm token` makes tokens.",
+            hint="Log in with a browser; on the server's own machine, `fadrm token create NAME` makes tokens.",
         )
     return identity.user
 
