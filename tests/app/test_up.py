@@ -75,7 +75,7 @@ def test_everything_comes_up_stays_up_and_leaves_nothing_behind(start: Callable[
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     second = start()
-    assert second.process.wait(30) == 1
+    assert second.process.wait(120) == 1
     second._reader.join()
     assert "running on" in second.told and str(running.process.pid) in second.told
 
