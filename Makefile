@@ -40,8 +40,8 @@ env: .venv/.synced node_modules/.package-lock.json ## the environment, from noth
 demo: env ## everything on this machine, and a small job from start to score card; DEMO_ARGS=--exit stops after it
 	$(BIN)/fadrm up --demo $(DEMO_ARGS)
 
-up: env ## the server, its Redis and its workers on this machine
-	$(BIN)/fadrm up
+up: env ## the server, its Redis and its workers on this machine; UP_ARGS="--port 8081"
+	$(BIN)/fadrm up $(UP_ARGS)
 
 test: lint ## lint, types and all tests; TEST_ARGS="-k name" chooses
 	$(MAKE) --jobs 2 types tests

@@ -265,7 +265,7 @@ def may_manage(identity: Identity) -> User:
     if identity.token.scopes is not None:
         raise Forbidden(
             "A token with scopes changes no account, neither its user's nor another.",
-            hint="Log in with a browser; on the server's own machine, `fadrm token` makes tokens.",
+            hint="Log in with a browser; on the server's own machine, `fadrm token create NAME` makes tokens.",
         )
     return identity.user
 

@@ -28,6 +28,7 @@ class Child:
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path
+    inherits: Sequence[int] = ()  # numbers of open files that it gets too
     process: subprocess.Popen[bytes] | None = None
     next_start: float = 0.0
     _deaths: deque[float] = field(default_factory=lambda: deque(maxlen=DEATHS))
@@ -43,6 +44,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=self.inherits,
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, which ends all in order
             )
 

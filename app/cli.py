@@ -87,11 +87,11 @@ def start_all(
     settings = _settings(home)
     up.check_host(settings, host)
     up.make_home(settings.home)
-    with up.Lock(settings.home):
-        free = up.free_port(host, port)
-        if free != port:
-            out.print(f"[yellow]![/] Port {port} is taken: using {free}.", highlight=False)
-        server = up.Server(settings=settings, host=host, port=free, devices=up.choose_devices(workers), console=out)
+    with up.Lock(settings.home), up.open_port(host, port) as listener:
+        devices = up.choose_devices(workers)
+        server = up.Server(settings=settings, host=host, listener=listener, devices=devices, console=out)
+        if server.port != port:
+            out.print(f"[yellow]![/] Port {port} is taken: using {server.port}.", highlight=False)
         up.listen(server.stop)
         shown = Demo(server=server, console=out, leave=leave) if demo else None
         try:
@@ -109,8 +109,18 @@ def start_all(
 
 
 @app.command()
-def serve(home: Home = None, host: Host = "127.0.0.1", port: Port = 8080) -> None:
+def serve(
+    home: Home = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    fd: Annotated[
+        int | None,
+        typer.Option(min=3, help="Number of a listening socket that was handed over; then --port says nothing."),
+    ] = None,
+) -> None:
     """Start the API alone. Workers, Redis and migrations are started elsewhere."""
+    import socket
+
     from app import logs, machine, services, up
     from app.main import create_app, server
 
@@ -120,7 +130,8 @@ def serve(home: Home = None, host: Host = "127.0.0.1", port: Port = 8080) -> Non
     logs.configure()
     built = services.build(settings)
     try:
-        server(create_app(built), host=host, port=port).run()
+        sockets = None if fd is None else [socket.socket(fileno=fd)]
+        server(create_app(built), host=host, port=port).run(sockets)
     finally:
         built.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from app.remote import AsJson, connect, err, out, print_json
-from fadrm.errors import Refused
+from fadrm.errors import ClientError, Refused
 from fadrm.uploading import Told
 
 datasets = typer.Typer(help="Data sets that jobs may use.", no_args_is_help=True)
@@ -21,9 +22,7 @@ teachers = typer.Typer(help="Teachers that are in the store, and weights that we
 
 
 def upload(
-    archive: Annotated[
-        Path, typer.Argument(help="A zip of class folders.", metavar="ZIP", exists=True, dir_okay=False)
-    ],
+    archive: Annotated[Path, typer.Argument(help="A zip of class folders.", metavar="ZIP", exists=True)],
     title: Annotated[str | None, typer.Option(help="For people; by default the file's name.")] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out images that cannot be read, at most one in a hundred.")
@@ -33,14 +32,20 @@ def upload(
 
     What to write in a spec goes to stdout, the rest to stderr.
     """
+    if archive.is_dir():
+        folder = shlex.quote(str(archive))
+        raise ClientError(
+            f"{archive} is a folder.", f"Make a zip of it: python -m zipfile -c {folder}.zip {folder}/, then send that."
+        )
     with connect() as client, _shown(archive) as told:
         try:
             made = client.upload(archive, title, skip_bad=skip_bad, told=told)
         except Refused as refused:
-            for file in refused.problem.details.get("files", []):
+            files = refused.problem.details.get("files", [])
+            for file in files if len(files) > 1 else ():  # of one the error itself tells
                 err.print(f"  {file['name']}: {file['reason']}", highlight=False, markup=False, soft_wrap=True)
             raise
-    out.print(json.dumps(made.dataset), highlight=False, soft_wrap=True)
+    out.print(json.dumps({name: made.dataset[name] for name in ("source", "id")}), highlight=False, soft_wrap=True)
     images = f"{sum(made.train_per_class):,} images for training, {sum(made.test_per_class):,} for testing"
     err.print(f"{made.title}: {len(made.classes)} classes, {images}", highlight=False, markup=False, soft_wrap=True)
     if made.skipped:

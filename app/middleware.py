@@ -150,7 +150,7 @@ class Guard:
         if identity is None:
             raise Unauthenticated(
                 "The token is not known, or not valid any more." if plain else "This needs a login or a token.",
-                hint="Send `Authorization: Bearer <token>`; `fadrm token` makes one.",
+                hint="Send `Authorization: Bearer <token>`; `fadrm token create NAME` makes one.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         request.state.identity = identity

@@ -284,6 +284,8 @@ def _complete(spec: JobSpec, facts: Facts) -> JobSpec:
 def warnings(planned: Planned) -> list[str]:
     """What can be done, and is hardly wanted."""
     spec, found = planned.spec, []
+    if not spec.evaluation.students:
+        found.append("No student is named: there will be no score card.")
     if spec.evaluation.students and spec.evaluation.runs == 1:
         found.append("One run per row tells nothing of the spread: set evaluation.runs to 3 or more.")
     if spec.evaluation.students and not spec.evaluation.baselines:

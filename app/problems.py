@@ -32,6 +32,24 @@ TAGS = (
     "source",
 )  # fields that say which model of a union is meant: pydantic puts their values into locations
 SEND_JSON = "Send one JSON object in UTF-8, with the header `Content-Type: application/json`."
+SHA256 = r"^[0-9a-f]{64}$"
+PLAINLY = {  # kind of error -> what the value should be
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "greater_than": "more than {gt}",
+    "less_than": "less than {lt}",
+}
+IDS = {  # where ids of uploads stand -> where one finds them
+    (
+        "dataset",
+        "id",
+    ): "`fadrm upload X.zip` prints it, and so does `fadrm datasets list`; in the browser go to Data sets, "
+    "then Distil this.",
+    ("teachers", "upload"): "`fadrm teachers upload X.safetensors` prints it, and so does `fadrm teachers sent`.",
+}
 SHOWN = 80  # characters of a wrong value that are repeated
 TOLD = 50  # things that are wrong with one request which are told
 
@@ -270,15 +288,28 @@ def _sentence(error: Any, name: str) -> str:
         return "The body is no JSON object."
     shown = repr(error.get("input"))
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
-    told = message[:1].lower() + message[1:]
+    told = _wanted(error) or message[:1].lower() + message[1:]
     tag = error.get("ctx", {}).get("tag", "") if kind == "union_tag_invalid" else ""
     told = told.replace(tag, f"{tag[:SHOWN]}...") if len(tag) > SHOWN else told
     return f"{name or 'The body'} is {shown}, but {told.replace('input should', 'it should', 1)}."
 
 
+def _wanted(error: Any) -> str:
+    """What a value should be, in plainer words than pydantic's where it has such."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "string_pattern_mismatch" and context["pattern"] == SHA256:
+        return "it should be the 64 hexadecimal digits of an upload's id"
+    if kind in PLAINLY:
+        return f"it should be {PLAINLY[kind].format(**context)}"
+    return ""
+
+
 def _hint(error: Any) -> str:
     """What to do about it, where that can be said."""
     kind, context = error["type"], error.get("ctx", {})
+    for place, hint in IDS.items():
+        if tuple(error["loc"])[-1:] == place[-1:] and place[0] in error["loc"]:
+            return hint
     if kind == "extra_forbidden":
         name = str(error["loc"][-1])
         near = difflib.get_close_matches(name[:SHOWN], _field_names(JobSpec), n=1, cutoff=0.7)

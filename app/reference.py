@@ -96,7 +96,9 @@ def _parameter(param: Any) -> str:
 def _settings() -> Iterator[str]:
     yield "| Variable | Default | Meaning |\n|---|---|---|"
     for name, field in Settings.model_fields.items():
-        default = "" if field.default_factory else field.get_default()
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, Path):
+            default = str(default).replace(str(Path.home()), "~")  # the pages are the same for everybody
         value = _told(getattr(default, "get_secret_value", lambda default=default: default)())
         yield f"| `{PREFIX}{name.upper()}` | {value} | {_cell(field.description or '')} |"
 

@@ -223,7 +223,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def tell(console: Console, error: ClientError) -> None:
     """An error as a sentence, its fields, and a hint."""
-    console.print("[bold red]✘[/]", escape(str(error)), highlight=False, soft_wrap=True)
+    console.print("[bold red]✘[/]", escape(error.sentence), highlight=False, soft_wrap=True)
     fields = error.problem.errors if isinstance(error, Refused) else []
     for field in fields:
         where = field.pointer or field.parameter

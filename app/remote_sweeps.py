@@ -112,7 +112,7 @@ def _show(sweep: Sweep, student: str = "", labels: str = "") -> None:
         found = _chosen(cell, student, labels)
         scores = [_text(found[subject]) if subject in found else "–" for subject in sweep.subjects]
         rows.append((*cell.values.values(), cell.state, *scores))
-    title = f"{sweep.name}: top-1 on the real test set, last epoch / best epoch, %"
+    title = f"{sweep.name}: top-1 on the real test set, last epoch / best on test, %"
     terminal.print_table(out, head, rows, title)
     out.print(tally(sweep.jobs), highlight=False)
 

@@ -84,6 +84,7 @@ def cost(estimate: Estimate, left: int, steps: int) -> str:
     if not left:
         return f"All {steps} steps are in the store already: it takes no time."
     times = " or ".join(f"{duration(seconds)} on a {device.upper()}" for device, seconds in estimate.seconds.items())
+    times += ", as the job is too small for one" if estimate.seconds["gpu"] >= estimate.seconds["cpu"] else ""
     return f"{left} of {steps} steps are to do: roughly {times}, one worker; {size(estimate.size_bytes)} on disk, {_memory(estimate)}."
 
 
@@ -146,10 +147,10 @@ def show_outcome(client: Client, job: Job, console: Console, path_of: Callable[[
         if job.error is not None and job.error.hint:
             console.print(f"  {job.error.hint}", highlight=False, markup=False)
         return
-    took = (job.finished_at - job.created_at).total_seconds() if job.finished_at else 0.0
+    took = (job.finished_at - job.started_at).total_seconds() if job.finished_at and job.started_at else 0.0
     console.print(f"\n[bold]{escape(job.name)}[/], done in {duration(took)}", highlight=False)
     results = client.results(job.id)
-    console.print(score_card(results))
+    console.print(score_card(results) if results.rows else "No student was named: there is no score card.")
     for teacher in results.teachers:
         accuracy = "?" if teacher.top1_pct is None else f"{teacher.top1_pct:.1f} %"
         console.print(f"Teacher {network_title(teacher.network)}: {accuracy} on the real test set.", highlight=False)
@@ -171,15 +172,16 @@ def score_card(results: Results) -> Table:
     table.add_column("Images", no_wrap=True)
     for name in ("Student", "Labels"):
         table.add_column(name)
-    for name in ("Runs", "Last epoch", "Best on test"):
-        table.add_column(name, justify="right")
     several = len({row.ipc for row in results.rows}) > 1
+    has_chosen = any(row.chosen_mean is not None for row in results.rows)
+    for name in ("Runs", "Last epoch", *(["Chosen epoch"] if has_chosen else []), "Best on test"):
+        table.add_column(name, justify="right")
     for row in results.rows:
-        table.add_row(*_score_line(row, several))
+        table.add_row(*_score_line(row, several, has_chosen))
     return table
 
 
-def _score_line(row: Row, several: bool) -> tuple[str, ...]:
+def _score_line(row: Row, several: bool, has_chosen: bool) -> tuple[str, ...]:
     title = f"{row.title}, {row.ipc} a class" if several else row.title
-    runs = f"{row.n}/{row.planned}"
-    return title, network_title(row.student), row.labels, runs, spread(row), number(row.best_mean)
+    runs, chosen = f"{row.n}/{row.planned}", [number(row.chosen_mean)] if has_chosen else []
+    return title, network_title(row.student), row.labels, runs, spread(row), *chosen, number(row.best_mean)

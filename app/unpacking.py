@@ -14,10 +14,11 @@ import struct
 import unicodedata
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
@@ -53,6 +54,7 @@ UNDECODABLE = (*UNREADABLE, Warning)
 LAYOUT = (
     "Put the images of each class in a folder of their own: <class>/<image>, or train/<class>/<image> with test/ alike."
 )
+LEFT_OUT = "`fadrm upload --skip-bad`, the box on the page Data sets, or skip_bad=true in the API"
 MADE_AGAIN = "Make the archive again with an ordinary zip program, from folders and image files alone."
 
 
@@ -120,7 +122,7 @@ def unpack(order: Order) -> Unpacked:
         with zipfile.ZipFile(order.archive) as opened:
             infos = opened.infolist()
             _refuse_hostile(infos, limits)
-            images = _placed([info for info in infos if _is_image(info, order)], order)
+            images = _placed([info for info in infos if _is_image(info, order)] or _without(infos, order), order)
             size_bytes = _refuse_large([info for info, _ in images], limits)
             folder.mkdir(parents=True)
             if shutil.disk_usage(folder).free < size_bytes:
@@ -140,12 +142,13 @@ def _refuse_bad(bad: Sequence[BadImage], images: int, *, may_skip: bool) -> None
     most = -(-images // MAY_SKIP)
     if may_skip and len(bad) <= most:
         return
-    first = f"{short(bad[0].name)} cannot be read: {bad[0].reason}."
-    detail = first if len(bad) == 1 else f"{len(bad):,} of {images:,} images cannot be read. First: {first}"
+    detail = f"{len(bad):,} of {images:,} images cannot be read."
+    if len(bad) == 1:
+        detail = f"{short(bad[0].name)} cannot be read: {bad[0].reason}."
     if len(bad) <= most:
-        hint = "Replace or remove them, or send the archive again with skip_bad=true, which leaves them out."
+        hint = f"Replace or remove them, or have them left out: {LEFT_OUT}."
     else:
-        hint = f"Replace or remove them. At most one in {MAY_SKIP} may be left out (skip_bad=true)."
+        hint = f"Replace or remove them. At most one in {MAY_SKIP} may be left out ({LEFT_OUT})."
     raise Refusal(detail, hint, files=[asdict(file) for file in bad[:NAMED]])
 
 
@@ -232,10 +235,16 @@ def _is_image(info: zipfile.ZipInfo, order: Order) -> bool:
     return not info.is_dir() and not is_hidden and path.suffix.lower() in order.suffixes
 
 
+def _without(infos: Sequence[zipfile.ZipInfo], order: Order) -> NoReturn:
+    """Raises Refusal for an archive without images, which names what it has instead."""
+    endings = Counter(PurePosixPath(info.filename).suffix.lower() for info in infos if not info.is_dir())
+    ending, count = endings.most_common(1)[0] if endings else ("", 0)
+    has = f": it has {count:,} file{'s' if count != 1 else ''} ending in {short(ending)}" if ending else ""
+    raise Refusal(f"The archive has no image ({', '.join(sorted(order.suffixes))}){has}.", LAYOUT)
+
+
 def _placed(images: Sequence[zipfile.ZipInfo], order: Order) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
     """Each image with its place: <class>/<image>, or train/, test/ or val/ before that. Raises Refusal."""
-    if not images:
-        raise Refusal(f"The archive has no image ({', '.join(sorted(order.suffixes))}).", LAYOUT)
     paths = [PurePosixPath(info.filename) for info in images]
     while len({path.parts[0] for path in paths}) == 1 and paths[0].parts[0] != "train":
         if min(len(path.parts) for path in paths) <= 2:

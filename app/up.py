@@ -24,6 +24,7 @@ from app.trouble import CannotStart
 LOOK_S = 0.1
 CPU_WORKERS = 2  # two engines of half the threads each: small images gain nothing by threads (the demo: 122 s -> 48 s)
 API_START_S = 300.0  # a busy machine takes minutes to import it all; one that died is noticed at once
+BACKLOG = 2048  # connections that wait while the API starts: uvicorn's own number
 OWN_FILES = (".lock", "fadrm.db", "secret", "store")
 LOCAL = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
@@ -59,12 +60,17 @@ class Server:
 
     settings: Settings
     host: str
-    port: int
+    listener: socket.socket  # held here, so that no other server can answer in the API's place
     devices: Sequence[machine.Device]
     console: Console
     children: list[Child] = field(default_factory=list)
     redis: EmbeddedRedis | None = None
     _stops: int = 0
+
+    @property
+    def port(self) -> int:
+        port: int = self.listener.getsockname()[1]
+        return port
 
     @property
     def url(self) -> str:
@@ -159,8 +165,10 @@ class Server:
         self._say("worker", f"{device}{note}")
 
     def _start_api(self, redis_url: str) -> None:
-        arguments = ("serve", "--host", self.host, "--port", str(self.port))
+        socket_fd = self.listener.fileno()
+        arguments = ("serve", "--host", self.host, "--fd", str(socket_fd))
         api = self._add("api", own_command(*arguments), {"FADRM_REDIS_URL": redis_url})
+        api.inherits = (socket_fd,)
         api.start()
         deadline = time.monotonic() + API_START_S
         while not _answers(self.url):
@@ -211,18 +219,19 @@ def check_host(settings: Settings, host: str) -> None:
     )
 
 
-def free_port(host: str, port: int) -> int:
-    """The port, or another where it is taken."""
+def open_port(host: str, port: int) -> socket.socket:
+    """A socket that listens on the port, or on another where it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in (port, 0):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, candidate))
-            except OSError:
-                continue
-            found: int = probe.getsockname()[1]
-            return found
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, candidate))
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+        else:
+            return listener
     raise CannotStart(f"No port of {host} can be used.")
 
 

@@ -72,11 +72,17 @@ class Served:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def _free_port() -> int:
+    with up.open_port("127.0.0.1", 0) as probe:
+        found: int = probe.getsockname()[1]
+        return found
+
+
 @contextmanager
 def serving(database_url: str, redis_url: str = "") -> Iterator[Served]:
     """A server on a free port, with a member's token."""
     with tempfile.TemporaryDirectory() as folder:
-        home, port = Path(folder), up.free_port("127.0.0.1", 0)
+        home, port = Path(folder), _free_port()
         url = database_url or f"sqlite:///{home / 'fadrm.db'}"
         migrate.upgrade(url)
         database = Database(url)

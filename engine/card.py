@@ -42,11 +42,7 @@ def _parts(facts: dict[str, Any], spec: JobSpec, scores: Sequence[Score]) -> Ite
         f"{count} images of {facts['resolution']} px, {facts['images_per_class']} for each of {len(facts['classes'])} "
         f"classes, made from {facts['title']} by {_method(spec)}. Seed {facts['seed']}.{_nested(facts, spec)}"
     )
-    yield "## Score card\n\nTop-1 accuracy on the real test set of students trained from scratch on the images alone."
-    if spec.evaluation.quick:
-        yield QUICK
-    yield table(scores) if scores else "No student was trained."
-    yield from _reading(scores)
+    yield from _score_card(spec, scores)
     yield from _upper_bound(facts["full_data"])
     yield from _robustness(robustness(scores, {one["student"]: one["top1_pct"] for one in facts["full_data"]}))
     yield from _continual(facts["continual"])
@@ -55,7 +51,7 @@ def _parts(facts: dict[str, Any], spec: JobSpec, scores: Sequence[Score]) -> Ite
         + (f"after {teacher['epochs']} epochs" if teacher["epochs"] else "trained elsewhere")
         for teacher in facts["teachers"]
     )
-    yield _use(facts)
+    yield _use(facts, has_scores=bool(scores))
     yield _labels(facts["labels"], len(facts["classes"]))
     yield _files(facts)
 
@@ -76,6 +72,17 @@ def _method(spec: JobSpec) -> str:
             return f"choosing crops of real images (RDED; {paper}difficulty {spec.patches.difficulty})"
 
 
+def _score_card(spec: JobSpec, scores: Sequence[Score]) -> Iterator[str]:
+    if not scores:
+        yield "## Score card\n\nThe job named no student: there are no accuracies."
+        return
+    yield "## Score card\n\nTop-1 accuracy on the real test set of students trained from scratch on the images alone."
+    if spec.evaluation.quick:
+        yield QUICK
+    yield table(scores)
+    yield from _reading(scores)
+
+
 def _nested(facts: dict[str, Any], spec: JobSpec) -> str:
     if facts["images_per_class"] == spec.ipc:
         return ""
@@ -93,7 +100,9 @@ def _upper_bound(full: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _robustness(found: Sequence[Robustness]) -> Iterator[str]:
     """DD-Ranking's scores, where all their parts were measured."""
     lines = [
-        f"- {network_title(one.student)}: HLR {one.hlr:.3f}, IOR {one.ior:+.3f}, LRS {one.lrs:.3f}"
+        f"- {network_title(one.student)}: HLR {one.hlr:.3f}, IOR {one.ior:+.3f}, LRS {one.lrs:.3f}".replace(
+            " -", " \u2212"
+        )
         for one in found
         if one.hlr is not None and one.ior is not None and one.lrs is not None
     ]
@@ -140,14 +149,18 @@ def _reading(scores: Sequence[Score]) -> Iterator[str]:
         yield "\n".join(f"- {sentence}" for sentence in found)
 
 
-def _use(facts: dict[str, Any]) -> str:
+def _use(facts: dict[str, Any], *, has_scores: bool) -> str:
     mean, std = (", ".join(f"{value:.4f}" for value in facts["normalisation"][name]) for name in ("mean", "std"))
     needs = "torch alone" if facts["resolution"] < SMALL_BELOW_PX else "torch and torchvision, whose networks it trains"
     test = " The test images are too large to be in here: name a folder of classes with `--test FOLDER`."
     missing = "" if facts["has_test"] else test
+    again = "trains the first student of this card again and prints its accuracies beside those above"
+    anew = (
+        f"trains {network_title(facts['training']['student'])}, the first teacher's network, and prints its accuracies"
+    )
     return f"""## Use
 
-`python train.py` trains the students of this card again and prints their accuracies beside it. It needs {needs}.{missing}
+`python train.py` {again if has_scores else anew}; `--student NAME` trains another network. It needs {needs}.{missing}
 
 The images are plain 8-bit RGB files in folders of classes, as `torchvision.datasets.ImageFolder` reads them.
 Divide by 255, then normalise with mean ({mean}) and standard deviation ({std})."""

@@ -51,14 +51,20 @@ def index_folder(spec: Folder) -> tuple[list[Source], list[Source], tuple[str, .
     )
     if test_root is None:
         return *_split(by_class, spec.test_fraction), classes
-    there = set(_class_names(test_root))
-    differing = sorted(set(classes) - there if spec.classes else set(classes) ^ there)
-    if differing:
-        raise DatasetInvalid(
-            f"The classes of {train_root.name}/ and {test_root.name}/ differ: {', '.join(differing[:NAMED])}.",
-            hint="Both folders must hold the same class folders.",
-        )
+    here, there = set(classes), set(_class_names(test_root))
+    _refuse_lacking(test_root, here - there)
+    if not spec.classes:
+        _refuse_lacking(train_root, there - here)
     return _sources(by_class), _sources(_files_by_class(root, test_root, classes)), classes
+
+
+def _refuse_lacking(folder: Path, classes: set[str]) -> None:
+    if classes:
+        shown = [*sorted(classes)[:NAMED], *(["..."] if len(classes) > NAMED else [])]
+        raise DatasetInvalid(
+            f"{folder.name}/ has no folder for {', '.join(shown)}.",
+            hint="train/ and its test set must hold the same class folders.",
+        )
 
 
 def image_folder(class_folder: Path) -> Path:
@@ -78,7 +84,7 @@ def _chosen(found: list[str], spec: Folder, folder: Path) -> tuple[str, ...]:
             )
     if len(found) < 2:
         raise DatasetInvalid(
-            f"{folder} holds {len(found)} class folder{'s' if len(found) != 1 else ''}; at least 2 are needed.",
+            f"{folder} holds {f'1 class folder, {found[0]}' if found else '0 class folders'}; at least 2 are needed.",
             hint="Put the images of each class in a folder of their own: <path>/train/<class>/<image>.",
         )
     return spec.classes or tuple(found)

@@ -148,13 +148,14 @@ def _verdict(own: Score, other: Score) -> str:
     """Says `better` only when the difference exceeds the two spreads together."""
     who = f"{network_title(own.student)}, {own.labels} labels"
     difference = own.mean - other.mean
+    points = f"{difference:+.1f}".replace("-", "\u2212")
     beside = f"{other.title.lower() if other.subject != 'rded' else other.title}"
     if own.std is None or other.std is None:
-        return f"{who}: {difference:+.1f} points against {beside}; one run each, so nothing is known of the spread."
+        return f"{who}: {points} points against {beside}; one run each, so nothing is known of the spread."
     noise = own.std + other.std
     if abs(difference) <= noise:
         return (
-            f"{who}: {difference:+.1f} points against {beside}, within the spread of the runs (\u00b1{noise:.1f}): "
+            f"{who}: {points} points against {beside}, within the spread of the runs (\u00b1{noise:.1f}): "
             f"no difference is shown."
         )
     word = "better" if difference > 0 else "worse"

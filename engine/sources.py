@@ -43,7 +43,7 @@ class Upload(Part):
     """A zip of class folders that somebody sent to the server, which unpacked it; `id` is the archive's SHA-256."""
 
     source: Literal["upload"] = "upload"
-    id: str = Field(pattern=r"^[0-9a-f]{64}$", description="What the upload was answered with.")
+    id: str = Field(pattern=r"^[0-9a-f]{64}$", description="What `fadrm upload` prints.")
     resolution: Resolution | None = Field(
         None, description="Side of the square images, in pixels; by default that of the images, at most 224."
     )

@@ -133,7 +133,9 @@ class Continual(Part):
 class Evaluation(Part):
     """Students trained from scratch on the images, tested on the real test set (recipe.md 2.4)."""
 
-    students: Annotated[tuple[NetworkName, ...], Unique] = Field(("resnet18",), max_length=16)
+    students: Annotated[tuple[NetworkName, ...], Unique] = Field(
+        ("resnet18",), max_length=16, description="Networks of the score card; without any there is none."
+    )
     runs: int = Field(3, ge=1, le=20, description="Students per row, each with a seed of its own.")
     baselines: Annotated[tuple[Baseline, ...], Unique] = Field(
         ("rded", "random"),

@@ -40,7 +40,10 @@ def find(url: str = "", token: str = "") -> Connection:
     known = read(home())
     url = url or os.environ.get("FADRM_URL", "") or (known.url if known else "")
     if not url:
-        raise Unreachable("There is no server to ask.", "Start one with `fadrm up`, or set FADRM_URL and FADRM_TOKEN.")
+        looked = f"FADRM_URL is not set, and no `fadrm up` has left {FILE} in {home()}"
+        raise Unreachable(
+            f"There is no server to ask: {looked}.", "Start one with `fadrm up`, or set FADRM_URL and FADRM_TOKEN."
+        )
     token = token or os.environ.get("FADRM_TOKEN", "")
     if not token and known and url.rstrip("/") == known.url.rstrip("/"):
         token = known.token

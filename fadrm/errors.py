@@ -10,7 +10,10 @@ class ClientError(Exception):
 
     def __init__(self, sentence: str, hint: str = "") -> None:
         super().__init__(sentence)
-        self.hint = hint
+        self.sentence, self.hint = sentence, hint
+
+    def __str__(self) -> str:
+        return f"{self.sentence} {self.hint}".rstrip()
 
 
 class Unreachable(ClientError):

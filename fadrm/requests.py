@@ -65,7 +65,9 @@ def _read(file: Path) -> Any:
     try:
         text = file.read_text()
         return json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ClientError(f"{file} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ClientError(f"{file} cannot be read: {error}", hint) from error
 
 

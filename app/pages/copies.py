@@ -19,7 +19,7 @@ from app.views.results import RowOut
 from engine.networks import network_title
 from engine.presets import PRESETS, Preset
 
-HEAD = ("Images", "Student", "Labels", "ipc", "Runs", "Last epoch %", "Spread", "Best epoch %")
+HEAD = ("Images", "Student", "Labels", "ipc", "Runs", "Last epoch %", "Spread", "Best on test %")
 MOST_DIFFERENCES = 12  # from a preset that a spec is still said to come from
 
 
@@ -56,7 +56,7 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 def _latex(rows: Sequence[Sequence[str]]) -> str:
     """For the package booktabs; the spread stands behind the mean."""
     lines = [[*row[:5], f"${row[5]} \\pm {row[6]}$" if row[6] else row[5], row[7]] for row in rows]
-    head = [*HEAD[:5], "Last epoch %", "Best epoch %"]
+    head = [*HEAD[:5], "Last epoch %", "Best on test %"]
     body = "".join("  " + " & ".join(_escaped(cell) for cell in line) + " \\\\\n" for line in lines)
     top = " & ".join(_escaped(cell) for cell in head)
     return f"\\begin{{tabular}}{{lllrrrr}}\n  \\toprule\n  {top} \\\\\n  \\midrule\n{body}  \\bottomrule\n\\end{{tabular}}\n"

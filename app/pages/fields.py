@@ -16,6 +16,7 @@ RATES = ("lr", "eta")  # of a line of rates, in order
 
 # What a reader sees for names that only their authors would know; all others are made from the name.
 LABELS = {
+    "/dataset/id": "Upload",
     "/ipc": "Images per class (ipc)",
     "/teachers/0/network": "Teacher",
     "/teachers/0/epochs": "Epochs of the teacher",

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app import datasets, jobs, planning, problems, visibility, weights
+from app import datasets, jobs, planning, problems, uploads, visibility, weights
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unprocessable
 from app.models import User, Visibility
@@ -22,7 +22,7 @@ from app.services import Services
 from engine.errors import ErrorReport
 from engine.methods import TITLES
 from engine.presets import PRESETS, Preset
-from engine.sources import Folder
+from engine.sources import Folder, Upload
 from engine.spec import MOST_TEACHERS, JobSpec
 
 DEMO = "demo"
@@ -245,6 +245,9 @@ def _page(
         basic=BASIC,
         **_presets(filters or Filters(), draft.preset),
         folders=_folders(services),
+        uploads=[
+            (one.dataset.id, one.title) for one in uploads.listed(services, user) if isinstance(one.dataset, Upload)
+        ],
         max_teachers=MOST_TEACHERS,
     )
 

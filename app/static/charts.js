@@ -31,6 +31,10 @@ export class Chart {
     this.asTable = false;
     this.#find();
     addEventListener("fadrm:theme", () => this.#rebuild());
+    addEventListener("beforeprint", () => {
+      this.visible = true; // paper has no fold
+      this.#draw();
+    });
     this.visible = false;
     new IntersectionObserver((entries) => {
       this.visible = entries.at(-1).isIntersecting;
@@ -150,14 +154,14 @@ export class Chart {
   }
 
   #paint(curves, data) {
-    const names = curves.map((curve) => curve.name).join(" ");
+    const names = curves.map((curve, index) => `${curve.name} ${isLone(data[index + 1])}`).join(" ");
     if (this.#plot && this.names !== names) this.#plot = void this.#plot.destroy();
     this.names = names;
     if (this.#plot) this.#plot.setData(data);
-    else this.#plot = new UPlot(this.#options(curves), data, this.parts.plot);
+    else this.#plot = new UPlot(this.#options(curves, data), data, this.parts.plot);
   }
 
-  #options(curves) {
+  #options(curves, data) {
     const ink = colour("--ink-3");
     const line = colour("--line");
     const scales = [...new Set(curves.map((curve) => curve.scale ?? "y"))];
@@ -182,14 +186,14 @@ export class Chart {
       ],
       series: [
         {},
-        ...curves.map((curve) => ({
+        ...curves.map((curve, place) => ({
           label: curve.title,
           scale: curve.scale ?? "y",
           stroke: colour(curve.colour),
           width: curve.width ?? 1.5,
           dash: curve.dash,
           spanGaps: true,
-          points: { show: (plot, index) => plot.data[index].filter((value) => value !== null).length < 25, size: 4 },
+          points: { show: (plot, index) => plot.data[index].filter((value) => value !== null).length < 25, size: isLone(data[place + 1]) ? 10 : 4 },
         })),
       ],
       hooks: {
@@ -293,6 +297,11 @@ function between(clock, x) {
   high = Math.max(high, 1);
   const [[x0, s0], [x1, s1]] = [clock[high - 1], clock[high]];
   return Math.max(0, s0 + ((s1 - s0) * (x - x0)) / (x1 - x0));
+}
+
+/** Whether a row has a single point, which no line leads to. */
+function isLone(row) {
+  return row.filter((value) => value !== null).length === 1;
 }
 
 /** An exponential mean that begins without a bias to 0; gaps stay gaps. */

@@ -1,4 +1,4 @@
-// What was typed and not submitted is kept in this browser, and offered when one comes back to the form.
+// What was typed is kept in this browser, and offered when one comes back to the form; what was submitted, only by Back.
 import { byId, debounced, make } from "./dom.js";
 
 const PLACE = "draft of a job";
@@ -37,7 +37,8 @@ function offer(form, draft) {
   const go = make("button", { class: "button", type: "button", text: "Go on with it" });
   const drop = make("button", { class: "button plain", type: "button", text: "Discard it" });
   const when = new Date(draft.at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
-  notice.replaceChildren(make("p", { text: `A form that was not submitted is still here, from ${when}.` }), make("div", { class: "buttons" }, go, drop));
+  const told = draft.submitted ? `Your last form, submitted on ${when}, is still here.` : `A form that was not submitted is still here, from ${when}.`;
+  notice.replaceChildren(make("p", { text: told }), make("div", { class: "buttons" }, go, drop));
   go.addEventListener("click", () => resume(form, draft.fields));
   drop.addEventListener("click", () => {
     keep(null);
@@ -48,13 +49,14 @@ function offer(form, draft) {
 
 export function keepDraft(form) {
   const draft = kept();
-  const write = () => keep({ at: Date.now(), fields: [...new FormData(form)].filter(([name]) => !NOT_KEPT.has(name)) });
+  const cameBack = performance.getEntriesByType("navigation")[0]?.type === "back_forward";
+  const write = (submitted = false) => keep({ at: Date.now(), submitted, fields: [...new FormData(form)].filter(([name]) => !NOT_KEPT.has(name)) });
   if (byId("draft").dataset.posted) write();
-  else if (draft) offer(form, draft);
-  const soon = debounced(300, write);
+  else if (draft && (cameBack || !draft.submitted)) offer(form, draft);
+  const soon = debounced(300, () => write());
   form.addEventListener("input", soon);
   form.addEventListener("submit", (event) => {
     soon.cancel();
-    if (event.submitter?.value === "submit") keep(null);
+    if (event.submitter?.value === "submit") write(true);
   });
 }

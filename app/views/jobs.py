@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, defer
 
 from app.jobs import visible_to
-from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, User, utc_now
+from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, Upload, User, utc_now
 from app.views.out import Out
 from app.views.sentences import Surroundings, sentence, surroundings
 from app.views.stages import StageOut, fraction, stages
@@ -106,6 +106,7 @@ class JobSummary(Out):
     eta_seconds: float | None = Field(description="Rough time left, from the time taken so far.")
     stages: list[StageOut]
     dataset: str
+    dataset_title: str = Field("", description="As people know it: of an upload its title.")
     method: str
     ipc: int
     teachers: list[str]
@@ -214,10 +215,19 @@ def _summaries(session: Session, jobs: Sequence[Job]) -> list[tuple[JobSummary, 
         user.id: user for user in session.scalars(select(User).where(User.id.in_({job.owner_id for job in jobs})))
     }
     around = surroundings(session, [step for job in jobs for step in steps[job.id]])
-    return [(_summary(job, steps[job.id], owners[job.owner_id], around), steps[job.id]) for job in jobs]
+    titles = _upload_titles(session, jobs)
+    return [(_summary(job, steps[job.id], owners[job.owner_id], around, titles), steps[job.id]) for job in jobs]
 
 
-def _summary(job: Job, steps: Sequence[Step], owner: User, around: Surroundings) -> JobSummary:
+def _upload_titles(session: Session, jobs: Sequence[Job]) -> dict[str, str]:
+    """Id -> title of the uploads that these jobs distil, where they are still there."""
+    ids = {job.spec["dataset"]["id"] for job in jobs if job.spec["dataset"]["source"] == "upload"}
+    return {row.id: row.title for row in session.scalars(select(Upload).where(Upload.id.in_(ids)))} if ids else {}
+
+
+def _summary(
+    job: Job, steps: Sequence[Step], owner: User, around: Surroundings, titles: Mapping[str, str]
+) -> JobSummary:
     done = progress(job, steps)
     ahead = around.line.ahead(job.id)
     return JobSummary(
@@ -230,6 +240,7 @@ def _summary(job: Job, steps: Sequence[Step], owner: User, around: Surroundings)
         eta_seconds=_eta_seconds(job, done),
         stages=stages(steps),
         dataset=dataset_name(job.spec),
+        dataset_title=titles.get(job.spec["dataset"].get("id", ""), dataset_name(job.spec)),
         method=job.spec["method"]["method"],
         ipc=job.spec["ipc"],
         teachers=[teacher["network"] for teacher in job.spec["teachers"]],

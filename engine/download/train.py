@@ -1,6 +1,7 @@
 """Train students on these images and test them on real ones. Needs torch alone; from 128 px on torchvision too.
 
-python train.py                      the runs of the score card again
+python train.py                      the runs of the score card's first student again
+python train.py --student NAME       another network; where the card names none, the first teacher's is trained
 python train.py --labels hard        without the teachers' labels
 python train.py --test FOLDER        where the download holds no test set: FOLDER/<class>/*; needs Pillow
 """
@@ -104,6 +105,8 @@ def main() -> None:
     print(
         f"{facts['name']}: {len(data.images)} images, {len(data.test_images)} to test; {options.student}, on {device}"
     )
+    if not facts["spec"]["evaluation"]["students"]:
+        print("The score card names no student: --student NAME chooses another network.")
     reported = {
         run["run"]: run
         for row in facts["scores"]

@@ -54,7 +54,7 @@ def package(context: Context[PackageParams]) -> Telling:
     data = real_data(context.folder("data"))
     images = images_of(context.folders("images"))[: context.params.ipc]
     count = images.shape[0] * images.shape[1]
-    yield Started(total=2 * count, unit="images", device=str(context.device))
+    yield Started(total=count, unit="images", device=str(context.device))
     name = f"fadrm-{context.key[:12]}-ipc{context.params.ipc}"
     path = context.out / f"{name}.zip"
     with Archive(path) as archive:
@@ -99,7 +99,7 @@ def _add_images(
             if context.stop():
                 raise Drained("stopped while packing; it begins anew")
             if len(entries) % TOLD_EVERY == 0 or len(entries) == total:
-                yield Progress(done=len(entries), total=2 * total, unit="images")
+                yield Progress(done=len(entries) // 2, total=total, unit="images")  # packing is half of it
     return entries
 
 
@@ -151,7 +151,7 @@ def _look_at(context: Context[PackageParams], path: Path, facts: dict[str, Any])
         recognised.append(share)
         if context.stop():
             raise Drained("stopped while looking at the package; it begins anew")
-        yield Progress(done=count + len(recognised) * context.params.ipc, total=2 * count, unit="images")
+        yield Progress(done=(count + len(recognised) * context.params.ipc) // 2, total=count, unit="images")
     mean = class_order.compare(recognised, facts["labels"]["teacher_top1_pct_on_images"])
     for teacher in facts["teachers"]:
         if not teacher["epochs"]:

@@ -12,9 +12,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from app import machine
+from app import machine, up
 
 ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with up.open_port("127.0.0.1", 0) as probe:
+        found: int = probe.getsockname()[1]
+        return found
 
 
 class Running:

@@ -14,13 +14,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from app import cli, terminal, up
+from app import cli, terminal
 from app.main import create_app, server
 from app.redis_server import write_private
 from app.settings import Settings, load
 from fadrm import Client
 from fadrm.connection import FILE, Connection
 from tests.app.archives import archive
+from tests.app.running import free_port
 from tests.app.tensor_files import weights
 from tests.app.world import Person, World, chain, damage, spec_body
 
@@ -46,7 +47,7 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.fixture
 def served(world: World, owner: Person, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """The app on a port of this machine; the environment says where."""
-    port = up.free_port("127.0.0.1", 0)
+    port = free_port()
     running = server(create_app(world.services), host="127.0.0.1", port=port)
     thread = threading.Thread(target=running.run)
     thread.start()
@@ -296,7 +297,7 @@ def test_every_setting_is_listed_with_its_source_and_no_secret(run: Run, monkeyp
 def test_without_a_server_the_remedy_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, told = run("list")
     assert code == cli.NO_ANSWER and "fadrm up" in told
-    monkeypatch.setenv("FADRM_URL", f"http://127.0.0.1:{up.free_port('127.0.0.1', 0)}")
+    monkeypatch.setenv("FADRM_URL", f"http://127.0.0.1:{free_port()}")
     code, _, told = run("list")
     assert code == cli.NO_ANSWER and "no answer" in told
 
@@ -374,10 +375,14 @@ def test_other_machines_are_let_in_only_by_name(run: Run, command: str) -> None:
 def test_an_archive_is_uploaded_and_its_source_is_printed(run: Run, served: World, tmp_path: Path) -> None:
     (tmp_path / "insects.zip").write_bytes(archive())
     code, told, aside = run("upload", str(tmp_path / "insects.zip"))
-    assert code == 0 and json.loads(told)["source"] == "upload" and aside.startswith("insects: 2 classes, 6 images")
+    assert code == 0 and aside.startswith("insects: 2 classes, 6 images")
+    assert json.loads(told).keys() == {"source", "id"} and json.loads(told)["source"] == "upload"
     (tmp_path / "broken.zip").write_bytes(b"no zip")
     code, _, aside = run("upload", str(tmp_path / "broken.zip"))
     assert code == 3 and "cannot be read" in aside
+    (tmp_path / "flowers").mkdir()
+    code, _, aside = run("upload", str(tmp_path / "flowers"))
+    assert code == 3 and "is a folder" in aside and "python -m zipfile -c" in aside
 
 
 def test_weights_are_uploaded_shown_listed_and_removed(run: Run, served: World, tmp_path: Path) -> None:

@@ -37,6 +37,12 @@ def test_a_dry_run_tells_steps_and_costs_and_stores_nothing(client: TestClient, 
     assert world.count(Job) == 0
 
 
+def test_a_job_without_students_is_told_that_it_has_no_score_card(client: TestClient) -> None:
+    spec = spec_body() | {"evaluation": {"students": []}}
+    plan = client.post("/api/v1/jobs/plan", json={"spec": spec}).json()
+    assert plan["warnings"] == ["No student is named: there will be no score card."] and not plan["rows"]
+
+
 def test_a_dry_run_knows_what_the_store_holds(client: TestClient, world: World) -> None:
     create(client)
     world.work()

@@ -44,6 +44,16 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         one._reader.join()
 
 
+@pytest.fixture
+def server_of() -> Iterator[Callable[[Settings], up.Server]]:
+    """Makes a server that starts nothing by itself."""
+    with up.open_port("127.0.0.1", 0) as listener:
+        console = Console(quiet=True)
+        yield lambda settings: up.Server(
+            settings=settings, host="127.0.0.1", listener=listener, devices=[], console=console
+        )
+
+
 @pytest.fixture(scope="module")
 def taken_port() -> Iterator[int]:
     with socket.socket() as listener:
@@ -65,7 +75,7 @@ def test_everything_comes_up_stays_up_and_leaves_nothing_behind(start: Callable[
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     second = start()
-    assert second.process.wait(30) == 1
+    assert second.process.wait(120) == 1
     second._reader.join()
     assert "running on" in second.told and str(running.process.pid) in second.told
 
@@ -106,12 +116,19 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def test_a_process_that_does_not_stay_up_ends_all_loudly(tmp_path: Path) -> None:
+def test_a_port_is_held_so_that_no_other_server_answers_in_its_place() -> None:
+    with up.open_port("127.0.0.1", 0) as held:
+        port = held.getsockname()[1]
+        with up.open_port("127.0.0.1", port) as other:
+            assert other.getsockname()[1] != port
+
+
+def test_a_process_that_does_not_stay_up_ends_all_loudly(
+    tmp_path: Path, server_of: Callable[[Settings], up.Server]
+) -> None:
     words = ["sh", "-c", "echo no such thing >&2; exit 7"]
     child = Child(name="api", command=words, environment=os.environ, log=tmp_path / "api.log")
-    server = up.Server(
-        settings=Settings(home=tmp_path, grace_s=1), host="127.0.0.1", port=1, devices=[], console=Console(quiet=True)
-    )
+    server = server_of(Settings(home=tmp_path, grace_s=1))
     server.children.append(child)
     with pytest.raises(CannotStart, match=r"ended 5 times within 60 s(.|\n)*no such thing"):
         server.keep_alive()
@@ -120,7 +137,7 @@ def test_a_process_that_does_not_stay_up_ends_all_loudly(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_what_runs_is_left_to_its_worker_unless_the_database_lies_in_the_locked_folder(
-    sqlite_database: Database, tmp_path: Path, is_shared: bool
+    sqlite_database: Database, tmp_path: Path, server_of: Callable[[Settings], up.Server], is_shared: bool
 ) -> None:
     world = made_of(sqlite_database, tmp_path)
     job = world.submit(world.person("owner"), chain("a"))
@@ -131,7 +148,7 @@ def test_what_runs_is_left_to_its_worker_unless_the_database_lies_in_the_locked_
             leases.set_process(session, lease, pid=engine.pid, pid_started=machine.started(engine.pid) or 0.0)
         url = sqlite_database.engine.url.render_as_string() if is_shared else ""
         settings = Settings(home=tmp_path, database_url=url)
-        up.Server(settings=settings, host="127.0.0.1", port=1, devices=[], console=Console(quiet=True)).prepare()
+        server_of(settings).prepare()
         time.sleep(0.1)
         assert (engine.poll() is None) == is_shared
         assert (world.steps(job.id)[0].state == "running") == is_shared

@@ -347,7 +347,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a name that is too long": (lambda: archive(*FLAT, f"{'x' * 201}/1.png"), "no name"),
     "images without a class": (lambda: archive(*FLAT, "0.png"), "folder of a class"),
     "images too deep": (lambda: archive(*FLAT, "ant/old/0.png"), "folder of a class"),
-    "no images": (lambda: archive("readme.txt"), "has no image"),
+    "no images": (lambda: archive("readme.txt"), "1 file ending in .txt"),
     "more pixels than is sane": (
         lambda: archive(*FLAT, more={"ant/x.png": flat_png(6_000)}), "more than 25,000,000 pixels"),
     "half an image": (lambda: archive(*FLAT, more={"ant/x.png": png()[:-40]}), "ant/x.png cannot be read"),
@@ -355,9 +355,9 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a TIFF called JPEG": (lambda: archive(*FLAT, more={"ant/x.jpg": drawn("TIFF")}), "called an image"),
     "two images that cannot be read": (
         lambda: archive(*FLAT, more={"ant/x.png": b"", "ant/y.png": png()[:-40]}), "2 of 10 images cannot be read"),
-    "one class": (lambda: archive("ant/0.png", "ant/1.png"), "1 class folder"),
+    "one class": (lambda: archive("ant/0.png", "ant/1.png"), "1 class folder, ant"),
     "a class of one image": (lambda: archive(*FLAT, "cat/1.png"), "single image"),
-    "other classes for testing": (lambda: archive(*SPLIT, "test/cat/1.png"), "differ"),
+    "other classes for testing": (lambda: archive(*SPLIT, "test/cat/1.png"), "train/ has no folder for cat"),
 }  # fmt: skip
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app import up
 from tests.app.conftest import anonymous, app, client, owner, sqlite_database, sqlite_template, world
-from tests.app.running import ROOT, Running
+from tests.app.running import ROOT, Running, free_port
 from tests.engine.pictures import COLOURS, write_set
 
 __all__ = ["anonymous", "app", "client", "owner", "sqlite_database", "sqlite_template", "world"]
@@ -34,7 +33,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What the reader's shell knows, with a server running."""
     home = tmp_path_factory.mktemp("home")
-    port = str(up.free_port("127.0.0.1", 0))
+    port = str(free_port())
     running = Running(home, "--port", port, "--workers", "1", FADRM_THREADS="1", OMP_NUM_THREADS="1")
     running.until_serving()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FADRM_")}

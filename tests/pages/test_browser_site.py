@@ -154,6 +154,17 @@ def test_a_form_that_was_submitted_is_not_offered_again(visit: Opener, site: Sit
     expect(page.locator("#draft")).to_be_hidden()
 
 
+def test_who_goes_back_after_submitting_finds_the_form_again(visit: Opener, site: Site) -> None:
+    page = visit("/jobs/new")
+    page.get_by_label("Name").fill("Submitted and seen again")
+    page.get_by_role("button", name="Submit").last.click()
+    expect(page.get_by_role("heading", name="Submitted and seen again")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#draft")).to_contain_text("submitted on")
+    page.get_by_role("button", name="Go on with it").click()
+    expect(page.get_by_label("Name")).to_have_value("Submitted and seen again")
+
+
 def test_presets_are_narrowed_down_while_one_chooses(visit: Opener, site: Site) -> None:
     page = visit("/jobs/new")
     page.locator("#all-presets summary").click()

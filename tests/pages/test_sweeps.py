@@ -186,7 +186,7 @@ def test_a_suites_sweep_shows_the_papers_figures_beside_its_own(client: TestClie
         ({"path0": "/ipc", "values0": ""}, "row0-errors", "at least 1"),
         ({"variants0": "just words"}, "row0-errors", "no list of titles"),
         ({"variants0": "a: &x {ipc: 1}\nb: *x"}, "row0-errors", "no list of titles"),
-        ({"variants0": "a: {ipc: 0}"}, "row0-errors", "greater than or equal to 1"),
+        ({"variants0": "a: {ipc: 0}"}, "row0-errors", "at least 1"),
         ({"variants0": "a: {}", "path0": "/ipc", "values0": "1"}, "row0-errors", "not both"),
         ({}, "plan", "Nothing varies yet."),
     ],
@@ -252,7 +252,7 @@ def test_the_form_is_checked_while_one_types(visit: Opener, visitor: Visitor) ->
     page = visit("/sweeps/new")
     page.get_by_label("Path of field 1").fill("/method/alpha")
     page.get_by_label("Values of field 1").fill("0.2, 7")
-    expect(page.locator("#row0-errors")).to_contain_text("less than or equal to 1")
+    expect(page.locator("#row0-errors")).to_contain_text("at most 1")
     page.get_by_label("Values of field 1").fill("0.2, 0.7")
     expect(page.locator("#plan")).to_contain_text("Saved by sharing")
     expect(page.locator("#row0-errors")).to_be_empty()

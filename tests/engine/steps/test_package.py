@@ -24,6 +24,7 @@ from engine.card import card
 from engine.data import real_data
 from engine.methods import Herding
 from engine.plan import StepKind
+from engine.scores import Score
 from engine.store import sha256_of_file
 from tests.engine.jobs import Job, carried_out
 
@@ -125,6 +126,13 @@ def test_the_card_of_large_images_says_what_else_training_needs(manifest: dict[s
     assert "torchvision, whose" not in card(manifest, job.spec, []) and "--test" not in card(manifest, job.spec, [])
 
 
+def test_the_card_without_students_promises_none(manifest: dict[str, Any], job: Job) -> None:
+    text = card(manifest, job.spec, [])
+    assert "The job named no student" in text and "the first teacher's network, and prints" in text
+    for words in ("again and prints", "Last epoch", "Top-1"):
+        assert words not in text
+
+
 def test_the_card_says_what_the_method_is_and_who_published_it(manifest: dict[str, Any], job: Job) -> None:
     assert "by FADRM (arXiv 2506.24125; 5 iterations in 2 stages)" in card(manifest, job.spec, [])
     herding = job.spec.model_copy(update={"method": Herding()})
@@ -139,7 +147,8 @@ def test_the_card_of_a_nested_ipc_says_of_what_it_is_a_part(manifest: dict[str, 
 
 def test_the_card_marks_a_quick_look(manifest: dict[str, Any], job: Job) -> None:
     quick = job.spec.evaluation.model_copy(update={"quick": True})
-    assert "comparable with nothing" in card(manifest, job.spec.model_copy(update={"evaluation": quick}), [])
+    scores = [Score(subject="distilled", student="resnet18", labels="hard", last=(90.0,), best=(91.0,))]
+    assert "comparable with nothing" in card(manifest, job.spec.model_copy(update={"evaluation": quick}), scores)
 
 
 def test_the_card_has_the_upper_bound_and_the_curves_of_classes_in_groups(manifest: dict[str, Any], job: Job) -> None:
