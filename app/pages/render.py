@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 from fastapi import Request
@@ -17,6 +16,7 @@ from app.models import User, utc_now
 from app.pages.assets import ROOT, static_url, vendor_url
 from app.pages.fields import title_of
 from app.views.sentences import duration
+from engine import __version__
 from engine.methods import TITLES
 from engine.networks import network_title
 
@@ -41,7 +41,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    jinja.globals.update(static=static_url, vendor=vendor_url, version=_version())
+    jinja.globals.update(static=static_url, vendor=vendor_url, version=__version__)
     jinja.filters.update(
         ago=ago,
         duration=short_duration,
@@ -65,13 +65,6 @@ def page(request: Request, name: str, *, status: int = 200, **context: Any) -> H
     known = {"user": user, "csrf": getattr(request.state, "csrf", ""), "here": request.url.path, "status": status}
     html = environment().get_template(name).render(known | context)
     return HTMLResponse(html, status, {"Cache-Control": "no-store"})
-
-
-def _version() -> str:
-    try:
-        return version("fadrm")
-    except PackageNotFoundError:
-        return ""
 
 
 def ago(time: datetime) -> str:
