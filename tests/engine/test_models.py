@@ -170,14 +170,6 @@ def test_from_128_px_networks_are_torchvisions(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("resolution", [32, 224])
-@pytest.mark.parametrize("name", ["densenet121", "alexnet", "swin_t"])
-def test_images_may_have_another_number_of_channels(name: str, resolution: int) -> None:
-    with torch.device("meta"):
-        model = build(name, num_classes=5, resolution=resolution, channels=1).eval()
-        assert model(torch.empty(1, 1, resolution, resolution)).shape == (1, 5)
-
-
 def test_a_seed_decides_the_weights_and_leaves_torchs_stream_alone() -> None:
     before = torch.get_rng_state()
     first, second = (build("convnet3_w32", num_classes=10, resolution=16, seed=3) for _ in range(2))
