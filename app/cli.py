@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -175,7 +174,7 @@ def examine(home: Home = None, as_json: remote.AsJson = False) -> None:
 
     findings = doctor.examine(_with_running_redis(load(home)))
     if as_json:
-        remote.print_json([asdict(finding) for finding in findings])
+        remote.print_json(findings)
     else:
         for finding in findings:
             mark = "[red]✘[/]" if not finding.ok else "[yellow]![/]" if finding.warns else "[green]✔[/]"
@@ -218,7 +217,7 @@ def list_tokens(home: Home = None, as_json: remote.AsJson = False) -> None:
     with transaction(home) as session:
         found = [(owner.name, TokenOut.model_validate(token)) for token, owner in local.tokens(session)]
     if as_json:
-        return remote.print_json([{"user": owner, **token.model_dump(mode="json")} for owner, token in found])
+        return remote.print_json([{"user": owner, **token.model_dump()} for owner, token in found])
     rows = [
         (
             token.id,

@@ -5,18 +5,14 @@ Who may read that database is its owner: there is nobody to ask. What is done is
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from app.cli_home import Home, transaction
 from app.remote import AsJson, out, print_json
 from app.settings import load
-
-if TYPE_CHECKING:
-    from app.models import User
 
 app = typer.Typer(help="Accounts and teams of this machine's server.", no_args_is_help=True)
 users = typer.Typer(help="Make, list, change, disable and invite people.", no_args_is_help=True)
@@ -56,18 +52,19 @@ def add_user(
 def list_users(home: Home = None, as_json: AsJson = False) -> None:
     """List all accounts."""
     from app import people, terminal
+    from app.api.people import user_out
 
     with transaction(home) as session:
         found = people.everybody(session)
     if as_json:
-        return print_json([_as_json(person) for person in found])
+        return print_json([user_out(person) for person in found])
     rows = [
         (
             person.user.name,
             person.user.role,
             ", ".join(person.teams) or "–",
             "disabled" if person.user.disabled_at else "password" if person.user.password else "links and tokens",
-            _day(person.user.created_at),
+            f"{person.user.created_at:%Y-%m-%d}",
         )
         for person in found
     ]
@@ -195,21 +192,3 @@ def _role(role: str) -> str:
     if role not in auth.ROLES:
         raise typer.BadParameter(f"{role!r} is no role: choose one of {', '.join(auth.ROLES)}")
     return role
-
-
-def _as_json(person: Any) -> dict[str, Any]:
-    user: User = person.user
-    return {
-        "id": user.id,
-        "name": user.name,
-        "role": user.role,
-        "teams": person.teams,
-        "has_password": user.password is not None,
-        "invited": person.is_invited,
-        "disabled_at": user.disabled_at.isoformat() if user.disabled_at else None,
-        "created_at": user.created_at.isoformat(),
-    }
-
-
-def _day(at: datetime) -> str:
-    return f"{at:%Y-%m-%d}"

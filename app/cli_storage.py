@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Column, Table
 
 from app.cli_home import Home
 from app.remote import AsJson, out, print_json
@@ -31,8 +30,7 @@ def show_storage(
     home: Home = None,
 ) -> None:
     """Tell what the store holds by kind, user and job, and what can go."""
-    from app import local, services
-    from app.pages.render import size
+    from app import local, services, terminal
     from app.storage import janitor, stored, usage
 
     with services.build(load(home)) as built:
@@ -42,17 +40,15 @@ def show_storage(
         gone = usage.summed(janitor.clean_for(built, admin)) if clean else []
         found = usage.usage(built, admin)
     if as_json:
-        return print_json(found.model_dump(mode="json"))
+        return print_json(found)
     disk = found.disk
     out.print(
-        f"{size(disk.free_bytes)} free of {size(disk.total_bytes)}, {size(disk.reserve_bytes)} in reserve",
+        f"{terminal.size(disk.free_bytes)} free of {terminal.size(disk.total_bytes)}, {terminal.size(disk.reserve_bytes)} in reserve",
         highlight=False,
     )
     _print_kinds("In the store", found.kinds)
-    users = Table("User", Column("Jobs", justify="right"), Column("Holds", justify="right"), title_justify="left")
-    for one in found.users:
-        users.add_row(one.name, str(one.jobs), size(one.size_bytes))
-    out.print(users)
+    users = [(one.name, str(one.jobs), terminal.size(one.size_bytes)) for one in found.users]
+    terminal.print_table(out, ("User", "Jobs", "Holds"), users)
     if gone:
         _print_kinds("Removed", gone)
     _print_kinds("What can go (`fadrm storage --clean`)", found.freeable)
@@ -89,11 +85,7 @@ def restore_backup(
 
 
 def _print_kinds(title: str, kinds: Iterable[KindOut]) -> None:
-    from app.pages.render import size
+    from app import terminal
 
-    table = Table(
-        "What", Column("How many", justify="right"), Column("Size", justify="right"), title=title, title_justify="left"
-    )
-    for one in kinds:
-        table.add_row(one.title, f"{one.count:,}", size(one.size_bytes))
-    out.print(table)
+    rows = [(one.title, f"{one.count:,}", terminal.size(one.size_bytes)) for one in kinds]
+    terminal.print_table(out, ("What", "How many", "Size"), rows, title)

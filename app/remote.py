@@ -177,7 +177,7 @@ def link(
     with connect() as client:
         made = client.link(job_id, name, hours=hours)
     if as_json:
-        print_json(made.model_dump(mode="json"))
+        print_json(made)
         return
     out.print(made.url, highlight=False, markup=False, soft_wrap=True)
     err.print(f"It works until {made.expires_at:%Y-%m-%d %H:%M} UTC, and for anybody.", highlight=False)
@@ -196,7 +196,7 @@ def export(
             client.export(job_id, form, ipc=ipc)
         made = client.ask_export(job_id, form, ipc=ipc)
     if as_json:
-        print_json(made.model_dump(mode="json"))
+        print_json(made)
     elif made.artifact is None:
         out.print(f"{made.job} writes it; --wait waits for that.", highlight=False, soft_wrap=True)
     else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
@@ -39,8 +39,8 @@ GAP = 2  # between columns
 
 def print_json(console: Console, value: Any) -> None:
     """An answer of the API as JSON, with nothing around it."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    console.print(json.dumps(plain, indent=2, ensure_ascii=False), highlight=False, markup=False, soft_wrap=True)
+    text = json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_table(console: Console, head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
