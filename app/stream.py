@@ -1,4 +1,4 @@
-"""The hub of live events: one look at the database for all who watch, a few times a second (reliability.md section 3)."""
+"""The hub of live events: one look at the database for all who watch, a few times a second."""
 
 from __future__ import annotations
 

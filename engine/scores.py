@@ -95,7 +95,7 @@ def table(scores: Sequence[Score]) -> str:
 class Robustness:
     """DD-Ranking's scores of the distilled images, by one kind of student, as fractions of 1 and not as points.
 
-    None where a part was not measured. Source: DD-Ranking; field.md 5.1.
+    None where a part was not measured. Source: DD-Ranking.
     """
 
     student: str

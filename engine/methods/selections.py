@@ -10,7 +10,7 @@ from engine.fields import Part
 
 
 class Patches(Part):
-    """Which crops of real images the synthetic ones start from (RDED's selection; recipe.md 2.2)."""
+    """Which crops of real images the synthetic ones start from (RDED's selection)."""
 
     difficulty: Literal["easy", "medium", "hard", "random"] = Field(
         "medium",

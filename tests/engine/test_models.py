@@ -1,4 +1,4 @@
-"""The networks: the authors' forms by their counts (recipe.md, section 3), and one door to build them."""
+"""The networks: the authors' forms by their counts, and one door to build them."""
 
 from __future__ import annotations
 
