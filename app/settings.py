@@ -187,6 +187,9 @@ class Settings(BaseSettings):
         return self.store or self.home / "store"
 
 
+DEFAULTS = Settings.model_construct()  # whatever the environment has
+
+
 class Shown(NamedTuple):
     """One setting as it is listed."""
 

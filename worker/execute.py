@@ -16,12 +16,11 @@ from typing import TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import claims, leases, logs, orphans
+from app import claims, leases, logs, orphans, sweeper
 from app.claims import Holder, Room
 from app.leases import Lease, LeaseLost
 from app.machine import Process
 from app.models import Job, JobState
-from app.reaper import Reaper
 from app.sent import uploads_of
 from app.services import Services
 from app.storage.bucket import BucketAway
@@ -76,8 +75,7 @@ class Carrier:
 
     def _take_back_own(self) -> None:
         """Leases under this worker's name are from a life that ended badly: only one process bears it at a time."""
-        settings = self.services.settings
-        reaper = Reaper(lease_s=settings.lease_s, max_crashes=settings.max_crashes, max_attempts=settings.max_attempts)
+        reaper = sweeper.reaper(self.services.settings)
         try:
             for lease in orphans.take_back(self.services.database, reaper, worker=self.holder.worker):
                 log.warning("own lease of an earlier life taken back", extra={"step": lease.step_id})
