@@ -1,4 +1,7 @@
-"""Settings: the only reader of the environment. Every field is a variable FADRM_<NAME>."""
+"""Settings: the server's only reader of the environment; commands find their server by `fadrm.connection`.
+
+Every field is a variable FADRM_<NAME>.
+"""
 
 from __future__ import annotations
 
