@@ -33,13 +33,13 @@ def add_user(
     home: Home = None,
 ) -> None:
     """Make an account, and print the link with which its owner sets a password."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     from app import people
-    from app.planning import Name
+    from app.planning import NAME
 
     try:
-        name = TypeAdapter(Name).validate_python(name)
+        name = NAME.validate_python(name)
     except ValidationError as error:
         raise typer.BadParameter(str(error.errors()[0]["msg"])) from error
     with transaction(home) as session:

@@ -10,6 +10,7 @@ import typer
 from app.cli_home import Home
 from app.remote import AsJson, out, print_json
 from app.settings import load
+from fadrm.words import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,11 +44,11 @@ def show_storage(
         return print_json(found)
     disk = found.disk
     out.print(
-        f"{terminal.size(disk.free_bytes)} free of {terminal.size(disk.total_bytes)}, {terminal.size(disk.reserve_bytes)} in reserve",
+        f"{size(disk.free_bytes)} free of {size(disk.total_bytes)}, {size(disk.reserve_bytes)} in reserve",
         highlight=False,
     )
     _print_kinds("In the store", found.kinds)
-    users = [(one.name, str(one.jobs), terminal.size(one.size_bytes)) for one in found.users]
+    users = [(one.name, str(one.jobs), size(one.size_bytes)) for one in found.users]
     terminal.print_table(out, ("User", "Jobs", "Holds"), users)
     if gone:
         _print_kinds("Removed", gone)
@@ -87,5 +88,5 @@ def restore_backup(
 def _print_kinds(title: str, kinds: Iterable[KindOut]) -> None:
     from app import terminal
 
-    rows = [(one.title, f"{one.count:,}", terminal.size(one.size_bytes)) for one in kinds]
+    rows = [(one.title, f"{one.count:,}", size(one.size_bytes)) for one in kinds]
     terminal.print_table(out, ("What", "How many", "Size"), rows, title)

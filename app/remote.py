@@ -264,6 +264,7 @@ def _control(action: str, job_id: str, as_json: bool) -> None:
 
 def _watch(client: Client, job: Job, as_json: bool) -> None:
     from app import terminal
+    from fadrm.progress import follow
 
     try:
         if as_json:
@@ -271,7 +272,7 @@ def _watch(client: Client, job: Job, as_json: bool) -> None:
                 out.print(event.model_dump_json(), highlight=False, markup=False, soft_wrap=True)
             ended = job.refresh()
         else:
-            ended = terminal.follow(client, job.id, out)
+            ended = follow(client, job.id, out)
             terminal.show_outcome(client, ended, out)
     except KeyboardInterrupt:
         err.print(f"The job goes on: fadrm watch {job.id} shows it again.", highlight=False)

@@ -19,20 +19,8 @@ from fadrm import Client, Job
 from fadrm.comparison import Comparison
 from fadrm.models import Estimate, Plan, PlannedStep, Results, Row
 from fadrm.notebook import number, spread
-from fadrm.progress import duration, follow
+from fadrm.words import duration, size
 
-__all__ = [
-    "cost",
-    "follow",
-    "print_json",
-    "print_table",
-    "score_card",
-    "show_comparison",
-    "show_outcome",
-    "show_plan",
-    "size",
-    "warn",
-]
 LEAST = 10  # characters that a cell keeps when there is too little room
 GAP = 2  # between columns
 
@@ -96,15 +84,6 @@ def warn(warnings: Iterable[str], console: Console) -> None:
     """What can be done, and is hardly wanted."""
     for warning in warnings:
         console.print(f"[yellow]![/] {escape(warning)}", highlight=False, soft_wrap=True)
-
-
-def size(size_bytes: float) -> str:
-    """`10.3 MB`."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
 
 
 def _left(steps: Sequence[PlannedStep]) -> str:

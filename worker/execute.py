@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
 import time
@@ -26,7 +25,7 @@ from app.services import Services
 from app.storage.bucket import BucketAway
 from app.storage.remake import remake
 from app.storage.room import refusal
-from engine.errors import DiskFull, ErrorReport
+from engine.errors import FULL, DiskFull, ErrorReport
 from engine.events import Failed, Finished
 from engine.store import Manifest
 from worker.attempt import Attempt, Outcome
@@ -37,7 +36,6 @@ from worker.supervise import EngineProcess
 
 LINGER_S = 5.0  # an engine whose job goes on elsewhere is kept so long: loading torch anew takes as much
 LINGER_LOOK_S = 0.25
-FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_NAMES = 3  # of damaged files that are told
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)

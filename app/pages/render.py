@@ -15,10 +15,10 @@ from starlette.responses import HTMLResponse
 from app.models import User, utc_now
 from app.pages.assets import ROOT, static_url, vendor_url
 from app.pages.fields import title_of
-from app.views.sentences import duration
 from engine import __version__
 from engine.methods import TITLES
 from engine.networks import network_title
+from fadrm.words import duration, size
 
 
 class Timed(Protocol):
@@ -88,16 +88,6 @@ def took(thing: Timed) -> str:
     if thing.started_at is None:
         return "–"
     return duration(((thing.finished_at or utc_now()) - thing.started_at).total_seconds())
-
-
-def size(count: int) -> str:
-    """Bytes for people: `12.3 MB`."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def sparkline(samples: Sequence[Sequence[float]], index: int, width: int = 120, height: int = 24) -> str:
