@@ -101,9 +101,9 @@ def api_token(
     return new_token(session, user, "api", name, timedelta(days=days) if days else None, scopes=kept)
 
 
-def login_link(session: Session, user: User, minutes: int = 30) -> str:
-    """A token for /login?token=..., good once."""
-    return new_token(session, user, "login", "one-time link", timedelta(minutes=minutes))[1]
+def login_link(session: Session, user: User) -> str:
+    """A token for /login?token=..., good once, for half an hour."""
+    return new_token(session, user, "login", "one-time link", timedelta(minutes=30))[1]
 
 
 def digest_of(plain: str) -> str:

@@ -16,6 +16,7 @@ from app import shares
 from app.jobs import Note, Wish, lock, settle, tell, wish
 from app.leases import LONGEST_BACK_OFF_S, Lease, engine_step
 from app.models import Attempt, Job, JobState, Step, StepNeed, StepState, Worker, utc_now
+from app.settings import DEFAULTS
 
 # One claim at a time on PostgreSQL: claims are rare, and skipping locked rows would break the caps.
 CLAIM_LOCK = 0x464144524D
@@ -44,7 +45,7 @@ def claim(
     room: Room | None = None,
     prefer_job: str | None = None,
     only: int | None = None,
-    max_running_per_user: int = 64,
+    max_running_per_user: int = DEFAULTS.max_running_per_user,
 ) -> Lease | None:
     """Take the best step that can run, and that fits into this worker's memory; None when there is none.
 
@@ -118,7 +119,7 @@ def is_claimable(
     *,
     room: Room | None = None,
     only: int | None = None,
-    max_running_per_user: int = 64,
+    max_running_per_user: int = DEFAULTS.max_running_per_user,
 ) -> bool:
     """Whether `claim` would find something."""
     if is_draining(session, holder.worker):

@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,12 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from app import cli_admin, cli_datasets, cli_storage, cli_workers, remote, remote_results, remote_sweeps
+from app.cli_home import Home, transaction
 from app.settings import Settings, load, shown
 from app.trouble import CannotStart, ClientError, Unreachable
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from app import up
 
 FAILED, REFUSED, NO_ANSWER = 1, 3, 4
@@ -47,7 +42,6 @@ tokens = typer.Typer(help="API tokens, straight in the database of this machine'
 out = Console()
 err = Console(stderr=True)
 
-Home = Annotated[Path | None, typer.Option(help="Folder that holds everything the server writes (FADRM_HOME).")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
 
@@ -84,7 +78,7 @@ def start_all(
     from app import up
     from app.demo import Demo
 
-    settings = _settings(home)
+    settings = load(home)
     up.check_host(settings, host)
     up.make_home(settings.home)
     with up.Lock(settings.home), up.open_port(host, port) as listener:
@@ -125,15 +119,12 @@ def serve(
     from app.main import create_app, server
 
     machine.share_arenas()
-    settings = _with_running_redis(_settings(home))
+    settings = _with_running_redis(load(home))
     up.check_host(settings, host)
     logs.configure()
-    built = services.build(settings)
-    try:
+    with services.build(settings) as built:
         sockets = None if fd is None else [socket.socket(fileno=fd)]
         server(create_app(built), host=host, port=port).run(sockets)
-    finally:
-        built.close()
 
 
 @app.command()
@@ -142,7 +133,7 @@ def worker(
     device: Annotated[str | None, typer.Option(help="cpu, or cuda:<number> (FADRM_DEVICE).")] = None,
 ) -> None:
     """Start one worker: a Celery process that carries steps on one device. SIGTERM drains it."""
-    settings = _with_running_redis(_settings(home))
+    settings = _with_running_redis(load(home))
     if not settings.redis_url:
         raise CannotStart("There is no Redis: start `fadrm up` on this machine, or set FADRM_REDIS_URL.")
     environment = os.environ | {
@@ -160,7 +151,7 @@ def migrate_database(home: Home = None) -> None:
     """Bring the database to the newest schema."""
     from app import migrate, up
 
-    settings = _settings(home)
+    settings = load(home)
     if not settings.database_url:
         up.make_home(settings.home)
     migrate.upgrade(settings.database)
@@ -172,7 +163,7 @@ def login(home: Home = None) -> None:
     """Print a new link that logs an administrator in, once."""
     from app import local
 
-    settings = _settings(home)
+    settings = load(home)
     out.print(local.login_url(settings, local.address(settings)), highlight=False, soft_wrap=True)
 
 
@@ -180,8 +171,8 @@ def login(home: Home = None) -> None:
 def show_settings(home: Home = None, as_json: remote.AsJson = False) -> None:
     """List every setting: its variable, value, where that comes from, and what it is for."""
     if as_json:
-        return remote.print_json([setting._asdict() for setting in shown(_settings(home))])
-    for setting in shown(_settings(home)):
+        return remote.print_json([setting._asdict() for setting in shown(load(home))])
+    for setting in shown(load(home)):
         value = escape(setting.value) or "(empty)"
         out.print(f"[bold]{setting.variable}[/] = {value}   [dim]{setting.source}[/]", highlight=False, soft_wrap=True)
         out.print(f"    {escape(setting.help)}", highlight=False, soft_wrap=True)
@@ -193,9 +184,9 @@ def examine(home: Home = None, as_json: remote.AsJson = False) -> None:
     """Look whether this machine has what a server needs."""
     from app import doctor
 
-    findings = doctor.examine(_with_running_redis(_settings(home)))
+    findings = doctor.examine(_with_running_redis(load(home)))
     if as_json:
-        remote.print_json([asdict(finding) for finding in findings])
+        remote.print_json(findings)
     else:
         for finding in findings:
             mark = "[red]✘[/]" if not finding.ok else "[yellow]![/]" if finding.warns else "[green]✔[/]"
@@ -221,11 +212,11 @@ def create_token(
     for value, kind, known in ((role, "role", auth.ROLES), *((one, "scope", auth.SCOPES) for one in scopes)):
         if value not in known:
             raise typer.BadParameter(f"{value!r} is no {kind}: choose one of {', '.join(known)}")
-    with _session(home) as session:
+    with transaction(home) as session:
         token, plain = auth.api_token(session, local.user(session, user, role), name, days or None, scopes)
         audit.note(session, None, "token.created", token.id, name=name, user=user, scopes=scopes)
     out.print(plain, highlight=False, soft_wrap=True)
-    told = f"Good for the server whose home is {_settings(home).home}; another's: --home, or FADRM_HOME."
+    told = f"Good for the server whose home is {load(home).home}; another's: --home, or FADRM_HOME."
     err.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -235,10 +226,10 @@ def list_tokens(home: Home = None, as_json: remote.AsJson = False) -> None:
     from app import local, terminal
     from app.api.account import TokenOut
 
-    with _session(home) as session:
+    with transaction(home) as session:
         found = [(owner.name, TokenOut.model_validate(token)) for token, owner in local.tokens(session)]
     if as_json:
-        return remote.print_json([{"user": owner, **token.model_dump(mode="json")} for owner, token in found])
+        return remote.print_json([{"user": owner, **token.model_dump()} for owner, token in found])
     rows = [
         (
             token.id,
@@ -258,7 +249,7 @@ def revoke_token(token_id: Annotated[str, typer.Argument(metavar="ID")], home: H
     """Let an API token, and the sessions that were begun with it, be good no longer."""
     from app import audit, auth, local
 
-    with _session(home) as session:
+    with transaction(home) as session:
         owner = local.owner_of(session, token_id)
         auth.revoke(session, owner, token_id)
         audit.note(session, None, "token.revoked", token_id, user=owner.name)
@@ -285,11 +276,6 @@ def _greet(server: up.Server) -> None:
     out.print(f"  {local.login_url(server.settings, server.url)}\n", highlight=False, soft_wrap=True)
 
 
-def _settings(home: Path | None) -> Settings:
-    settings = load() if home is None else load(home=home)
-    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
-
-
 def _with_running_redis(settings: Settings) -> Settings:
     """With the Redis that `fadrm up` started on this home folder, where no other is named."""
     if settings.redis_url:
@@ -297,18 +283,6 @@ def _with_running_redis(settings: Settings) -> Settings:
     from app import redis_server
 
     return settings.model_copy(update={"redis_url": redis_server.url_of_running(settings.home / "run")})
-
-
-@contextmanager
-def _session(home: Path | None) -> Iterator[Session]:
-    from app import services
-
-    built = services.build(_settings(home))
-    try:
-        with built.database.write() as session:
-            yield session
-    finally:
-        built.close()
 
 
 def _day(at: Any) -> str:

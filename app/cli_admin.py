@@ -5,21 +5,14 @@ Who may read that database is its owner: there is nobody to ask. What is done is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from app.cli_home import Home, transaction
 from app.remote import AsJson, out, print_json
-from app.settings import Settings, load
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from app.models import User
+from app.settings import load
 
 app = typer.Typer(help="Accounts and teams of this machine's server.", no_args_is_help=True)
 users = typer.Typer(help="Make, list, change, disable and invite people.", no_args_is_help=True)
@@ -27,7 +20,6 @@ teams = typer.Typer(help="Make teams, and say who is in them.", no_args_is_help=
 app.add_typer(users, name="user")
 app.add_typer(teams, name="team")
 
-Home = Annotated[Path | None, typer.Option(help="Folder that holds everything the server writes (FADRM_HOME).")]
 User_ = Annotated[str, typer.Argument(metavar="USER", help="The name of an account.")]
 Team = Annotated[str, typer.Argument(metavar="TEAM", help="The name of a team.")]
 Role = Annotated[str, typer.Option(help="admin, member or viewer.")]
@@ -41,16 +33,16 @@ def add_user(
     home: Home = None,
 ) -> None:
     """Make an account, and print the link with which its owner sets a password."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     from app import people
-    from app.planning import Name
+    from app.planning import NAME
 
     try:
-        name = TypeAdapter(Name).validate_python(name)
+        name = NAME.validate_python(name)
     except ValidationError as error:
         raise typer.BadParameter(str(error.errors()[0]["msg"])) from error
-    with _session(home) as session:
+    with transaction(home) as session:
         user = people.add(session, None, name, _role(role), team or ())
         plain = people.invite(session, None, user)
     _tell_link(home, name, plain)
@@ -60,18 +52,19 @@ def add_user(
 def list_users(home: Home = None, as_json: AsJson = False) -> None:
     """List all accounts."""
     from app import people, terminal
+    from app.api.people import user_out
 
-    with _session(home) as session:
+    with transaction(home) as session:
         found = people.everybody(session)
     if as_json:
-        return print_json([_as_json(person) for person in found])
+        return print_json([user_out(person) for person in found])
     rows = [
         (
             person.user.name,
             person.user.role,
             ", ".join(person.teams) or "–",
             "disabled" if person.user.disabled_at else "password" if person.user.password else "links and tokens",
-            _day(person.user.created_at),
+            f"{person.user.created_at:%Y-%m-%d}",
         )
         for person in found
     ]
@@ -118,7 +111,7 @@ def add_team(name: Team, home: Home = None) -> None:
     """Make a team."""
     from app import people
 
-    with _session(home) as session:
+    with transaction(home) as session:
         people.add_team(session, None, name)
     out.print(f"There is a team {name}.", highlight=False, markup=False)
 
@@ -128,7 +121,7 @@ def list_teams(home: Home = None, as_json: AsJson = False) -> None:
     """List all teams, and who is in them."""
     from app import people, terminal
 
-    with _session(home) as session:
+    with transaction(home) as session:
         found = people.teams(session)
     if as_json:
         return print_json([{"name": name, "members": members} for name, members in found.items()])
@@ -142,7 +135,7 @@ def remove_team(name: Team, home: Home = None) -> None:
     """Remove a team; its people and their work stay."""
     from app import people
 
-    with _session(home) as session:
+    with transaction(home) as session:
         people.remove_team(session, None, name)
     out.print(f"There is no team {name} any more.", highlight=False, markup=False)
 
@@ -164,7 +157,7 @@ def leave_team(name: Team, user: User_, home: Home = None) -> None:
 def _move(home: Path | None, user: str, team: str, *, joins: bool) -> None:
     from app import people
 
-    with _session(home) as session:
+    with transaction(home) as session:
         found = people.named(session, user)
         others = [name for name in people.teams_of(session, found) if name != team]
         people.change(session, None, found, teams=[*others, *([team] if joins else [])])
@@ -173,14 +166,14 @@ def _move(home: Path | None, user: str, team: str, *, joins: bool) -> None:
 def _change(home: Path | None, name: str, **changes: Any) -> None:
     from app import people
 
-    with _session(home) as session:
+    with transaction(home) as session:
         people.change(session, None, people.named(session, name), **changes)
 
 
 def _invite(home: Path | None, name: str, *, reset: bool) -> None:
     from app import people
 
-    with _session(home) as session:
+    with transaction(home) as session:
         plain = people.invite(session, None, people.named(session, name), reset=reset)
     _tell_link(home, name, plain)
 
@@ -189,7 +182,7 @@ def _tell_link(home: Path | None, name: str, plain: str) -> None:
     from app import local
 
     out.print(f"Give this link to {name}: it sets a password, once, within a week.", highlight=False, markup=False)
-    url = f"{local.address(_settings(home))}/invitation?token={plain}"
+    url = f"{local.address(load(home))}/invitation?token={plain}"
     out.print(url, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -199,38 +192,3 @@ def _role(role: str) -> str:
     if role not in auth.ROLES:
         raise typer.BadParameter(f"{role!r} is no role: choose one of {', '.join(auth.ROLES)}")
     return role
-
-
-def _as_json(person: Any) -> dict[str, Any]:
-    user: User = person.user
-    return {
-        "id": user.id,
-        "name": user.name,
-        "role": user.role,
-        "teams": person.teams,
-        "has_password": user.password is not None,
-        "invited": person.is_invited,
-        "disabled_at": user.disabled_at.isoformat() if user.disabled_at else None,
-        "created_at": user.created_at.isoformat(),
-    }
-
-
-def _settings(home: Path | None) -> Settings:
-    settings = load() if home is None else load(home=home)
-    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
-
-
-@contextmanager
-def _session(home: Path | None) -> Iterator[Session]:
-    from app import services
-
-    built = services.build(_settings(home))
-    try:
-        with built.database.write() as session:
-            yield session
-    finally:
-        built.close()
-
-
-def _day(at: datetime) -> str:
-    return f"{at:%Y-%m-%d}"

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 
 from app.remote import AsJson, connect, err, out, print_json
 from fadrm.errors import ClientError, Refused
@@ -70,18 +69,17 @@ def _shown(path: Path) -> Iterator[Told]:
 @datasets.command("list")
 def list_datasets(as_json: AsJson = False) -> None:
     """List them: built in, uploaded, and folders that the server allows."""
+    from app import terminal
+
     with connect() as client:
         found = client.datasets()
     if as_json:
-        print_json(found)
-        return
-    table = Table("Title", "Classes", "Note", "In a spec")
+        return print_json(found)
+    rows = []
     for one in found:
-        spec = json.dumps(
-            {name: value for name, value in one.dataset.items() if name in {"source", "name", "path", "id"}}
-        )
-        table.add_row(one.title, "?" if one.classes is None else str(one.classes), one.note, spec)
-    out.print(table)
+        spec = {name: value for name, value in one.dataset.items() if name in {"source", "name", "path", "id"}}
+        rows.append((one.title, "?" if one.classes is None else str(one.classes), one.note, json.dumps(spec)))
+    return terminal.print_table(out, ("Title", "Classes", "Note", "In a spec"), rows)
 
 
 @datasets.command("remove")
@@ -97,20 +95,20 @@ def remove_dataset(
 @teachers.command("list")
 def list_teachers(as_json: AsJson = False) -> None:
     """List them, the newest first: a job that asks for one of these trains none."""
+    from app import terminal
+
     with connect() as client:
         found = client.request("GET", "/teachers")
     if as_json:
-        print_json(found)
-        return
-    table = Table("Network", "Data set", "Side", "Top-1, %", "Epochs", "Used by")
+        return print_json(found)
+    rows = []
     for one in found:
         dataset = one["dataset"]
         named = dataset.get("path") or dataset.get("name") or dataset["source"]
         figures = (one["resolution"], None if one["top1_pct"] is None else f"{one['top1_pct']:.1f}", one["epochs"])
-        table.add_row(
-            one["network"], named, *("–" if value is None else str(value) for value in figures), str(len(one["jobs"]))
-        )
-    out.print(table)
+        shown = ("–" if value is None else str(value) for value in figures)
+        rows.append((one["network"], named, *shown, str(len(one["jobs"]))))
+    return terminal.print_table(out, ("Network", "Data set", "Side", "Top-1, %", "Epochs", "Used by"), rows)
 
 
 @teachers.command("upload")
@@ -141,16 +139,18 @@ def upload_teacher(
 @teachers.command("sent")
 def list_sent_teachers(as_json: AsJson = False) -> None:
     """List the weights that were sent, the newest first."""
+    from app import terminal
+
     with connect() as client:
         found = client.request("GET", "/weights")
     if as_json:
-        print_json(found)
-        return
-    table = Table("Title", "Network", "Classes", "Images", "Owner", "Seen by", "In a spec")
+        return print_json(found)
+    rows = []
     for one in found:
         seen = (one["title"], one["network"], str(one["classes"]), one["sides"], one["owner"], one["visibility"])
-        table.add_row(*seen, json.dumps(one["teacher"]))
-    out.print(table)
+        rows.append((*seen, json.dumps(one["teacher"])))
+    head = ("Title", "Network", "Classes", "Images", "Owner", "Seen by", "In a spec")
+    return terminal.print_table(out, head, rows)
 
 
 @teachers.command("remove")

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Column, Table
 
+from app.cli_home import Home
 from app.remote import AsJson, out, print_json
+from app.settings import load
+from fadrm.words import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from app.settings import Settings
     from app.storage.usage import KindOut
-
-Home = Annotated[Path | None, typer.Option(help="Folder that holds everything the server writes (FADRM_HOME).")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,31 +31,25 @@ def show_storage(
     home: Home = None,
 ) -> None:
     """Tell what the store holds by kind, user and job, and what can go."""
-    from app import local, services
-    from app.pages.render import size
+    from app import local, services, terminal
     from app.storage import janitor, stored, usage
 
-    built = services.build(_settings(home))
-    try:
+    with services.build(load(home)) as built:
         with built.database.write() as session:
             admin = local.user(session, "admin", "admin")
             stored.reconcile(session, built.store)
         gone = usage.summed(janitor.clean_for(built, admin)) if clean else []
         found = usage.usage(built, admin)
-    finally:
-        built.close()
     if as_json:
-        return print_json(found.model_dump(mode="json"))
+        return print_json(found)
     disk = found.disk
     out.print(
         f"{size(disk.free_bytes)} free of {size(disk.total_bytes)}, {size(disk.reserve_bytes)} in reserve",
         highlight=False,
     )
     _print_kinds("In the store", found.kinds)
-    users = Table("User", Column("Jobs", justify="right"), Column("Holds", justify="right"), title_justify="left")
-    for one in found.users:
-        users.add_row(one.name, str(one.jobs), size(one.size_bytes))
-    out.print(users)
+    users = [(one.name, str(one.jobs), size(one.size_bytes)) for one in found.users]
+    terminal.print_table(out, ("User", "Jobs", "Holds"), users)
     if gone:
         _print_kinds("Removed", gone)
     _print_kinds("What can go (`fadrm storage --clean`)", found.freeable)
@@ -73,7 +66,7 @@ def make_backup(
     """Write a backup of database and secret, and by wish of the store. The server may run meanwhile."""
     from app.storage import backup
 
-    made = backup.backup(_settings(home), target, with_store=store)
+    made = backup.backup(load(home), target, with_store=store)
     steps = f", {made.steps} steps" if store else "; the store is not in it (--store)"
     out.print(f"{target}: the {made.database} database at {made.revision}{steps}.", highlight=False, soft_wrap=True)
 
@@ -85,7 +78,7 @@ def restore_backup(
     from app import up
     from app.storage import backup
 
-    settings = _settings(home)
+    settings = load(home)
     up.make_home(settings.home)
     with up.Lock(settings.home):
         found = backup.restore(settings, source)
@@ -93,18 +86,7 @@ def restore_backup(
 
 
 def _print_kinds(title: str, kinds: Iterable[KindOut]) -> None:
-    from app.pages.render import size
+    from app import terminal
 
-    table = Table(
-        "What", Column("How many", justify="right"), Column("Size", justify="right"), title=title, title_justify="left"
-    )
-    for one in kinds:
-        table.add_row(one.title, f"{one.count:,}", size(one.size_bytes))
-    out.print(table)
-
-
-def _settings(home: Path | None) -> Settings:
-    from app.settings import load
-
-    settings = load() if home is None else load(home=home)
-    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+    rows = [(one.title, f"{one.count:,}", size(one.size_bytes)) for one in kinds]
+    terminal.print_table(out, ("What", "How many", "Size"), rows, title)

@@ -21,7 +21,7 @@ def list_workers(as_json: AsJson = False) -> None:
     with connect() as client:
         found = client.workers()
     if as_json:
-        return print_json([worker.model_dump(mode="json") for worker in found])
+        return print_json(found)
     rows = [(worker.id, _memory(worker), worker.version, _state(worker), worker.step or "–") for worker in found]
     return terminal.print_table(out, ("Id", "Memory free", "Version", "State", "At work on"), rows)
 
@@ -39,7 +39,7 @@ def drain(
         names = [worker] if worker else [one.id for one in client.workers() if one.online]
         told = [client.resume_worker(name) if undo else client.drain_worker(name) for name in names]
     if as_json:
-        return print_json([one.model_dump(mode="json") for one in told])
+        return print_json(told)
     for one in told:
         rest = f"; it gives back: {one.step}" if one.step and not undo else ""
         out.print(f"{one.id} {'takes steps' if undo else 'takes no steps'}{rest}", highlight=False, markup=False)

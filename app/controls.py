@@ -17,6 +17,7 @@ from app.jobs import Note, get, lock, lock_user, may_use, settle, spec_of, steps
 from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, StepState, User
 from app.sent import uploads_of
 from app.services import Services
+from app.settings import DEFAULTS
 from app.storage.remake import with_missing
 from app.storage.stored import DOWNLOADS
 from app.visibility import may_change
@@ -65,7 +66,12 @@ def resume(session: Session, job: Job, by: User) -> None:
 
 
 def retry(
-    session: Session, job: Job, by: User, *, is_whole: Callable[[str], bool] = lambda _: True, max_unfinished: int = 50
+    session: Session,
+    job: Job,
+    by: User,
+    *,
+    is_whole: Callable[[str], bool] = lambda _: True,
+    max_unfinished: int = DEFAULTS.max_queued_per_user,
 ) -> None:
     """Do the steps again that failed or were cancelled, and those they need whose output is gone; the others stay.
 

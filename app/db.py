@@ -38,7 +38,7 @@ class Database:
         self.engine = _engine(url)
         self._read = sessionmaker(self.engine, expire_on_commit=False)
         self._write = sessionmaker(self.engine.execution_options(immediate=True), expire_on_commit=False)
-        # SQLite's own waiting is not fair: queueing here first takes p99 at 16 writers from 650 to 82 ms (reliability.md 2.6).
+        # SQLite's own waiting is not fair: queueing here first takes p99 at 16 writers from 650 to 82 ms.
         self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else None
         self._places = threading.BoundedSemaphore(MOST_WAITING)
 

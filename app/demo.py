@@ -40,13 +40,14 @@ class Demo:
     def _show(self) -> None:
         from app import terminal
         from fadrm import Client
+        from fadrm.progress import follow
 
         settings = self.server.settings
         connection = local.connect(settings, self.server.url)
         with Client(connection.url, connection.token) as client:
             job = client.submit({"preset": "demo"})
             self.console.print(f"  Demo job {job.id}: {job.name}\n", highlight=False, soft_wrap=True)
-            ended = terminal.follow(client, job.id, self.console)
+            ended = follow(client, job.id, self.console)
             package = next((step.key for step in ended.steps if step.kind == "package"), "")
             place = settings.store_root / "steps" / package
             terminal.show_outcome(client, ended, self.console, lambda name: str(place / name))

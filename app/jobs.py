@@ -27,6 +27,7 @@ from app.models import (
     User,
     utc_now,
 )
+from app.settings import DEFAULTS
 from engine import sources
 from engine.errors import ErrorReport
 from engine.plan import Plan
@@ -59,7 +60,7 @@ def create(
     spec: JobSpec,
     plan: Plan,
     idempotency_key: str | None = None,
-    max_unfinished: int = 50,
+    max_unfinished: int = DEFAULTS.max_queued_per_user,
     **more: Any,
 ) -> tuple[Job, bool]:
     """Accept a job: its row, its steps and their edges. Returns it, and whether it is new.

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from app.db import Base
 from app.jobs import Note, Wish, lock, settle, stops, tell, wish
 from app.models import Attempt, Job, Mark, Metric, Preview, Step, StepState, StoredStep, Worker, utc_now
-from app.settings import Settings
+from app.settings import DEFAULTS
 from app.shares import LOST
 from engine import events as engine_events
 from engine import plan as engine_plan
@@ -28,7 +28,6 @@ from engine.store import Manifest
 
 BACK_OFF_S, LONGEST_BACK_OFF_S = 30.0, 900.0
 CRASHES = ("crashed", LOST)  # outcomes of attempts that count against a step
-MAX_LOG_BYTES: int = Settings.model_fields["max_log_bytes_per_job"].default
 
 
 class LeaseLost(Exception):
@@ -64,7 +63,7 @@ def record(
     events: Sequence[engine_events.Event] = (),
     blobs: Mapping[str, str] | None = None,
     *,
-    max_log_bytes: int = MAX_LOG_BYTES,
+    max_log_bytes: int = DEFAULTS.max_log_bytes_per_job,
 ) -> Wish:
     """Renew the lease and write what the engine told. Returns what is wanted of the step now.
 
@@ -179,8 +178,8 @@ def crash(
     *,
     outcome: str = "crashed",
     beat: int | None = None,
-    max_crashes: int = 3,
-    max_attempts: int = 20,
+    max_crashes: int = DEFAULTS.max_crashes,
+    max_attempts: int = DEFAULTS.max_attempts,
 ) -> None:
     """The attempt ended without a word. The step is tried again after a pause, or given up after too many crashes.
 

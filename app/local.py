@@ -16,15 +16,11 @@ from fadrm import connection
 def connect(settings: Settings, url: str) -> connection.Connection:
     """A token for the commands of this user, kept in the home folder; the last one where it is still good."""
     path = settings.home / connection.FILE
-    built = services.build(settings)
-    try:
-        with built.database.write() as session:
-            known = connection.read(settings.home)
-            token = known.token if known and auth.identify(session, known.token, "api") else ""
-            if not token:
-                _, token = auth.api_token(session, auth.bootstrap(session), "command line on this machine", None)
-    finally:
-        built.close()
+    with services.build(settings) as built, built.database.write() as session:
+        known = connection.read(settings.home)
+        token = known.token if known and auth.identify(session, known.token, "api") else ""
+        if not token:
+            _, token = auth.api_token(session, auth.bootstrap(session), "command line on this machine", None)
     made = connection.Connection(url=url, token=token)
     write_private(path, made.model_dump_json())
     return made
@@ -32,12 +28,8 @@ def connect(settings: Settings, url: str) -> connection.Connection:
 
 def login_url(settings: Settings, url: str) -> str:
     """A link that logs an administrator in, once."""
-    built = services.build(settings)
-    try:
-        with built.database.write() as session:
-            return f"{url}/login?token={auth.login_link(session, auth.bootstrap(session))}"
-    finally:
-        built.close()
+    with services.build(settings) as built, built.database.write() as session:
+        return f"{url}/login?token={auth.login_link(session, auth.bootstrap(session))}"
 
 
 def user(session: Session, name: str, role: str = "member") -> User:

@@ -27,6 +27,7 @@ from app.settings import Settings
 from app.storage.janitor import Janitor
 from app.stream import Hub
 from app.sweeper import Sweeper
+from engine import __version__
 
 GRACEFUL_S = 5  # an open stream would else keep a server alive after SIGTERM for as long as its tab is open
 
@@ -37,7 +38,7 @@ def create_app(services: Services, *, background: bool = True) -> FastAPI:
     metrics = Metrics(services)
     app = FastAPI(
         title="FADRM Server",
-        version=document.VERSION,
+        version=__version__,
         description=document.DESCRIPTION,
         openapi_url="/api/v1/openapi.json",
         docs_url=None,

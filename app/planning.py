@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from app import datasets, estimates, jobs, problems, sent, weights, workers
 from app.errors import TooLarge, Unprocessable
@@ -45,6 +45,7 @@ def printable(name: str) -> str:
 
 
 Name = Annotated[str, Field(max_length=MOST_NAME), AfterValidator(printable)]
+NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 class JobIn(BaseModel):

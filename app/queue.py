@@ -10,7 +10,7 @@ PREFIX = "fadrm:"  # of all keys in Redis
 
 
 def celery_app(redis_url: str) -> Celery:
-    """Celery as a doorbell: early acknowledgement, no results, no prefetching (reliability.md section 2 says why of each)."""
+    """Celery as a doorbell: early acknowledgement, no results, no prefetching."""
     app = Celery("fadrm", broker=redis_url)
     app.conf.update(
         task_default_queue=QUEUE,

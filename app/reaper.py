@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.leases import Lease, LeaseLost, crash, engine_step
 from app.models import Job, Step, StepState
+from app.settings import DEFAULTS
 from app.shares import LOST
 from engine.errors import ErrorReport
 
@@ -21,8 +22,8 @@ class Reaper:
     """
 
     lease_s: float
-    max_crashes: int = 3
-    max_attempts: int = 20
+    max_crashes: int = DEFAULTS.max_crashes
+    max_attempts: int = DEFAULTS.max_attempts
     _seen: dict[tuple[int, int, int], float] | None = None
 
     def sweep(self, session: Session, now: float) -> list[Lease]:
@@ -46,7 +47,7 @@ class Reaper:
         error = ErrorReport(
             code="worker_lost",
             message=f"The worker {row.worker} was not heard of while it worked on: {row.title}.",
-            hint="Look at the worker's log and at the machine's memory; finished steps are kept, so submit the job again.",
+            hint="Look at the worker's log and at the machine's memory, then try the job again: finished steps are kept.",
         )
         try:
             crash(

@@ -68,12 +68,12 @@ class EmbeddedRedis:
         """As Celery and redis-py understand it (the latter with `unix` for `redis+socket`)."""
         return f"redis+socket://{USER}:{quote(self.password)}@{self.socket}?virtual_host=0"
 
-    def await_ready(self, timeout_s: float = START_S) -> None:
+    def await_ready(self) -> None:
         """Wait until it answers. Raises NoRedis."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + START_S
         while not self.is_ready():
             if time.monotonic() > deadline:
-                raise NoRedis(f"{self.program} did not answer on {self.socket} within {timeout_s:.0f} s.")
+                raise NoRedis(f"{self.program} did not answer on {self.socket} within {START_S:.0f} s.")
             time.sleep(0.02)
 
     def is_ready(self) -> bool:

@@ -202,13 +202,9 @@ def write(folder: Path) -> None:
     from app.main import create_app
 
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory() as home:
-        built = services.build(Settings(home=Path(home)))
-        try:
-            for name, text in pages(create_app(built, background=False)).items():
-                (folder / name).write_text(text)
-        finally:
-            built.close()
+    with TemporaryDirectory() as home, services.build(Settings(home=Path(home))) as built:
+        for name, text in pages(create_app(built, background=False)).items():
+            (folder / name).write_text(text)
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def link(
     with connect() as client:
         made = client.link(job_id, name, hours=hours)
     if as_json:
-        print_json(made.model_dump(mode="json"))
+        print_json(made)
         return
     out.print(made.url, highlight=False, markup=False, soft_wrap=True)
     err.print(f"It works until {made.expires_at:%Y-%m-%d %H:%M} UTC, and for anybody.", highlight=False)
@@ -196,7 +196,7 @@ def export(
             client.export(job_id, form, ipc=ipc)
         made = client.ask_export(job_id, form, ipc=ipc)
     if as_json:
-        print_json(made.model_dump(mode="json"))
+        print_json(made)
     elif made.artifact is None:
         out.print(f"{made.job} writes it; --wait waits for that.", highlight=False, soft_wrap=True)
     else:
@@ -264,6 +264,7 @@ def _control(action: str, job_id: str, as_json: bool) -> None:
 
 def _watch(client: Client, job: Job, as_json: bool) -> None:
     from app import terminal
+    from fadrm.progress import follow
 
     try:
         if as_json:
@@ -271,7 +272,7 @@ def _watch(client: Client, job: Job, as_json: bool) -> None:
                 out.print(event.model_dump_json(), highlight=False, markup=False, soft_wrap=True)
             ended = job.refresh()
         else:
-            ended = terminal.follow(client, job.id, out)
+            ended = follow(client, job.id, out)
             terminal.show_outcome(client, ended, out)
     except KeyboardInterrupt:
         err.print(f"The job goes on: fadrm watch {job.id} shows it again.", highlight=False)

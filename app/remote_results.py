@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Column, Table
 
-from app.remote import err, out
+from app.remote import AsJson, err, out, print_json
 from fadrm.errors import ClientError
 
 if TYPE_CHECKING:
@@ -31,39 +29,51 @@ Rows = Annotated[Path, typer.Option(help="Where the rows are, one JSON file each
 
 
 @app.command("list")
-def list_suites() -> None:
+def list_suites(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """List the suites, their sweeps, and how many of their rows are there."""
+    from app import terminal
     from app.results.rows import load
     from app.results.suites import SUITES
 
     rows = load(ROWS)
-    table = Table("Suite", "Sweep", "Jobs", "Rows here", "What it is")
-    for suite in SUITES.values():
-        for place, run in enumerate(suite.runs):
-            words = (suite.name, suite.title) if place == 0 else ("", "")
-            table.add_row(words[0], run.name, str(run.jobs), str(len(rows.get(run.name, []))), escape(words[1]))
-    out.print(table)
+    found = [
+        {
+            "suite": suite.name,
+            "sweep": run.name,
+            "jobs": run.jobs,
+            "rows": len(rows.get(run.name, [])),
+            "title": run.title,
+        }
+        for suite in SUITES.values()
+        for run in suite.runs
+    ]
+    if as_json:
+        return print_json(found)
+    lines = [[str(value) for value in one.values()] for one in found]
+    return terminal.print_table(out, ("Suite", "Sweep", "Jobs", "Rows here", "What it is"), lines)
 
 
 @app.command()
-def plan(suite: SuiteName, data: Data = None) -> None:
+def plan(suite: SuiteName, data: Data = None, as_json: AsJson = False) -> None:
     """Say what a suite would cost on this server: jobs, hours, bytes. Nothing is stored."""
+    from app import terminal
+
     found = _suite(suite)
-    table = Table(Column("Sweep", no_wrap=True), "Jobs", "Steps", "In the store", "GPU-hours", "CPU-hours", "GB")
     with _server() as client:
         plans = [client.plan_sweep(run.body(_data(run, data))) for run in found.runs]
-    sums = [0.0, 0.0, 0.0]
+    if as_json:
+        return print_json(plans)
+    rows, sums = [], [0.0, 0.0, 0.0]
     for run, planned in zip(found.runs, plans, strict=True):
         estimate = planned.estimate
         costs = [estimate.seconds["gpu"] / 3600, estimate.seconds["cpu"] / 3600, estimate.size_bytes / 1e9]
         sums = [total + cost for total, cost in zip(sums, costs, strict=True)]
         counts = map(str, (len(planned.jobs), planned.steps, planned.cached))
-        table.add_row(run.name, *counts, *(f"{cost:.1f}" for cost in costs))
-    table.add_section()
-    table.add_row("together", "", "", "", *(f"{total:.1f}" for total in sums))
-    out.print(table)
-    for warning in dict.fromkeys(warning for planned in plans for warning in planned.warnings):
-        out.print(f"[yellow]![/] {escape(warning)}", highlight=False)
+        rows.append((run.name, *counts, *(f"{cost:.1f}" for cost in costs)))
+    rows.append(("together", "", "", "", *(f"{total:.1f}" for total in sums)))
+    head = ("Sweep", "Jobs", "Steps", "In the store", "GPU-hours", "CPU-hours", "GB")
+    terminal.print_table(out, head, rows)
+    return terminal.warn(dict.fromkeys(warning for planned in plans for warning in planned.warnings), out)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from app.bell import Bell
 from app.db import Database
@@ -20,6 +21,12 @@ class Services:
     database: Database
     store: Store
     bell: Bell
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End what was begun."""

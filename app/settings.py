@@ -1,4 +1,7 @@
-"""Settings: the only reader of the environment. Every field is a variable FADRM_<NAME>."""
+"""Settings: the server's only reader of the environment; commands find their server by `fadrm.connection`.
+
+Every field is a variable FADRM_<NAME>.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.trouble import CannotStart
@@ -38,7 +41,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
-    home: Path = Field(default_factory=_default_home, description="Folder that holds everything the server writes.")
+    home: Annotated[Path, AfterValidator(lambda home: home.expanduser().absolute())] = Field(
+        default_factory=_default_home, description="Folder that holds everything the server writes."
+    )
     database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in the home folder.")
     redis_url: str = Field(
         "", description="Redis URL of the doorbell; empty means the embedded Redis in the home folder."
@@ -185,6 +190,9 @@ class Settings(BaseSettings):
         return self.store or self.home / "store"
 
 
+DEFAULTS = Settings.model_construct()  # whatever the environment has
+
+
 class Shown(NamedTuple):
     """One setting as it is listed."""
 
@@ -194,10 +202,10 @@ class Shown(NamedTuple):
     help: str
 
 
-def load(**given: Any) -> Settings:
-    """The settings of this process. Raises CannotStart, naming the variable that is wrong."""
+def load(home: Path | None = None) -> Settings:
+    """The settings of this process, with this home folder. Raises CannotStart, naming the variable that is wrong."""
     try:
-        return Settings(**given)
+        return Settings() if home is None else Settings(home=home)
     except ValidationError as error:
         first = error.errors()[0]
         variable, told = f"{PREFIX}{first['loc'][0]}".upper(), first["msg"]

@@ -1,4 +1,4 @@
-"""The hub of live events: one look at the database for all who watch, a few times a second (reliability.md section 3)."""
+"""The hub of live events: one look at the database for all who watch, a few times a second."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from app.db import Database
 from app.errors import TooMany, Unavailable
 from app.frames import PING, PING_EVENT, RETRY, hint_of, read_changes, read_news
 from app.models import TERMINAL_JOB_STATES, User, utc_now
+from app.settings import DEFAULTS
 from app.visibility import read_teams, sees
 from app.watchers import Channel, Following, HintsWatcher, JobsWatcher, Watcher
 
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 POLL_S = 0.3
 PING_S = 15.0  # proxies close what is silent
 CHECK_S = 60.0  # how often a long stream asks whether its token is still good
-MAX_STREAMS, MAX_STREAMS_PER_USER = 1000, 20
 
 
 class Hub:
@@ -34,8 +34,8 @@ class Hub:
         self,
         database: Database,
         *,
-        most: int = MAX_STREAMS,
-        most_per_user: int = MAX_STREAMS_PER_USER,
+        most: int = DEFAULTS.max_streams,
+        most_per_user: int = DEFAULTS.max_streams_per_user,
         poll_s: float = POLL_S,
         ping_s: float = PING_S,
         check_s: float = CHECK_S,

@@ -18,6 +18,7 @@ from app.ids import new_id
 from app.models import TERMINAL_JOB_STATES, Job, JobState, Sweep, User, Visibility, utc_now
 from app.planning import MOST_NAME, Estimate, JobIn
 from app.services import Services
+from app.settings import DEFAULTS
 from app.storage import room
 from app.storage.room import RoomOut
 from engine.errors import ErrorReport
@@ -171,7 +172,7 @@ def create(
     planned: PlannedSweep,
     *,
     idempotency_key: str | None = None,
-    max_unfinished: int = 50,
+    max_unfinished: int = DEFAULTS.max_queued_per_user,
     shown_to: str = Visibility.PRIVATE,
 ) -> tuple[Sweep, bool]:
     """Write a sweep and its jobs down. The same idempotency key gives the same sweep back."""

@@ -1,7 +1,7 @@
 """The head of a safetensors file from somebody we do not know: read, and held against the file's size. No tensor is read.
 
 The form: 8 bytes with the length of a header, the header, which is a JSON object, then the tensors' bytes one after another
-without a gap. What files try: reliability.md 4.3 (pickles, bloated headers, ranges that overlap or lead out of the file).
+without a gap. What files try: pickles, bloated headers, ranges that overlap or lead out of the file.
 `main` is the program that `app.confined` runs it as.
 """
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
@@ -19,28 +19,16 @@ from fadrm import Client, Job
 from fadrm.comparison import Comparison
 from fadrm.models import Estimate, Plan, PlannedStep, Results, Row
 from fadrm.notebook import number, spread
-from fadrm.progress import duration, follow
+from fadrm.words import duration, size
 
-__all__ = [
-    "cost",
-    "follow",
-    "print_json",
-    "print_table",
-    "score_card",
-    "show_comparison",
-    "show_outcome",
-    "show_plan",
-    "size",
-    "warn",
-]
 LEAST = 10  # characters that a cell keeps when there is too little room
 GAP = 2  # between columns
 
 
 def print_json(console: Console, value: Any) -> None:
     """An answer of the API as JSON, with nothing around it."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    console.print(json.dumps(plain, indent=2, ensure_ascii=False), highlight=False, markup=False, soft_wrap=True)
+    text = json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_table(console: Console, head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
@@ -97,15 +85,6 @@ def warn(warnings: Iterable[str], console: Console) -> None:
     """What can be done, and is hardly wanted."""
     for warning in warnings:
         console.print(f"[yellow]![/] {escape(warning)}", highlight=False, soft_wrap=True)
-
-
-def size(size_bytes: float) -> str:
-    """`10.3 MB`."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
 
 
 def _left(steps: Sequence[PlannedStep]) -> str:

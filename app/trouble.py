@@ -1,8 +1,8 @@
 """What the command line can fail with: a sentence, and what to do."""
 
-from fadrm.errors import ClientError, Damaged, Refused, Unreachable
+from fadrm.errors import ClientError, Unreachable
 
-__all__ = ["CannotStart", "ClientError", "Damaged", "Refused", "Unreachable"]
+__all__ = ["CannotStart", "ClientError", "Unreachable"]
 
 
 class CannotStart(Exception):

@@ -93,12 +93,9 @@ class Server:
         self._say("data", f"{settings.home}   ({_name_of(settings)}, migrated to {migrate.newest()})")
         if settings.database_url:
             return  # other workers may live, here too: only for a database of this very folder its lock proves that none does
-        built = services.build(settings)
-        try:
+        with services.build(settings) as built:
             killed = orphans.kill(built.database, machine.hostname())
             expired = sweeper.expire_all(built)
-        finally:
-            built.close()
         if killed or expired:
             self._say("took back", f"{expired} steps of an earlier run, {killed} processes ended")
 

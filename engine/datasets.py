@@ -26,7 +26,7 @@ Statistics = tuple[
     tuple[float, float, float], tuple[float, float, float]
 ]  # mean and std per channel, of pixels in 0..1
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# The authors' values (recipe.md 2.1; cifar10 from their relabel.py).
+# The authors' values (recover.py; cifar10 from relabel.py).
 KNOWN_STATISTICS: dict[str, Statistics] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import platform
 import re
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from engine import native
+from engine import __version__, native
 from engine.errors import OutOfMemory, SpecInvalid
 from engine.fields import Precision as WantedPrecision
 from engine.precision import Precision, precision_for
@@ -65,7 +64,7 @@ def environment(device: torch.device) -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "fadrm": _own_version(),
+        "fadrm": __version__,
         "device": str(device),
         "device_name": name,
         "threads": str(torch.get_num_threads()),
@@ -119,10 +118,3 @@ def _bytes_after(words: str, text: str) -> int | None:
 
 def _readable(size_bytes: int) -> str:
     return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"
-
-
-def _own_version() -> str:
-    try:
-        return version("fadrm")
-    except ImportError:  # PackageNotFoundError: run from a checkout
-        return "unknown"

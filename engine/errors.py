@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -84,6 +85,9 @@ class OutOfMemory(EngineError):
 
     code = "gpu_out_of_memory"
     hint = "Choose a smaller network, a lower resolution or smaller batches, or wait until the device is free."
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError where a disk is full, or a share of it
 
 
 class DiskFull(EngineError):

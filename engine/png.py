@@ -16,12 +16,12 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 RGB_8_BIT = bytes((8, 2, 0, 0, 0))  # depth, colour type, compression, filter method, interlace
 
 
-def encode(pixels: Tensor, *, level: int = 6) -> bytes:
-    """(3, H, W) uint8 -> the bytes of a PNG file. level: zlib's, 0..9."""
+def encode(pixels: Tensor) -> bytes:
+    """(3, H, W) uint8 -> the bytes of a PNG file."""
     _, height, width = pixels.shape
     rows = F.pad(pixels.cpu().permute(1, 2, 0).reshape(height, width * 3), (1, 0))  # a 0 before each row: no filter
     head = struct.pack(">II", width, height) + RGB_8_BIT
-    body = zlib.compress(_bytes(rows), level)
+    body = zlib.compress(_bytes(rows), 6)
     return SIGNATURE + _chunk(b"IHDR", head) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +12,11 @@ from pydantic import BaseModel
 from engine import device as devices
 from engine.checkpoint import Checkpoints
 from engine.context import Context
-from engine.errors import DiskFull, EngineError, ErrorReport
+from engine.errors import FULL, DiskFull, EngineError, ErrorReport
 from engine.events import Event, Failed, Finished
 from engine.plan import Plan, Step
 from engine.steps import PARAMS, STEPS
 from engine.store import Store, write_manifest
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def never() -> bool:

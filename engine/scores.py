@@ -95,7 +95,7 @@ def table(scores: Sequence[Score]) -> str:
 class Robustness:
     """DD-Ranking's scores of the distilled images, by one kind of student, as fractions of 1 and not as points.
 
-    None where a part was not measured. Source: DD-Ranking; field.md 5.1.
+    None where a part was not measured. Source: DD-Ranking.
     """
 
     student: str
@@ -128,9 +128,9 @@ def robustness(scores: Sequence[Score], full: Mapping[str, float]) -> list[Robus
     return found
 
 
-def label_robust_score(hlr: float, ior: float, *, weight: float = 0.5) -> float:
-    """LRS of both as fractions: (e^a - e^-1) / (e - e^-1) with a = weight * IOR - (1 - weight) * HLR."""
-    alpha = weight * ior - (1 - weight) * hlr
+def label_robust_score(hlr: float, ior: float) -> float:
+    """LRS of both as fractions: (e^a - e^-1) / (e - e^-1) with a = (IOR - HLR) / 2."""
+    alpha = (ior - hlr) / 2
     return (math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1))
 
 

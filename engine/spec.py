@@ -84,7 +84,7 @@ class Teacher(Part):
 
 
 class Labels(Part):
-    """Soft labels: the teachers' logits for every crop that a student will see (BSSL; recipe.md 2.3)."""
+    """Soft labels: the teachers' logits for every crop that a student will see (BSSL of arXiv 2506.24125)."""
 
     epochs: int = Field(300, ge=1, le=10_000, description="Epochs that labels are made for, and students train.")
     batch_size: int = Field(16, ge=2, le=1024, description="Images a batch; teacher and student see it as two halves.")
@@ -131,7 +131,7 @@ class Continual(Part):
 
 
 class Evaluation(Part):
-    """Students trained from scratch on the images, tested on the real test set (recipe.md 2.4)."""
+    """Students trained from scratch on the images, tested on the real test set."""
 
     students: Annotated[tuple[NetworkName, ...], Unique] = Field(
         ("resnet18",), max_length=16, description="Networks of the score card; without any there is none."

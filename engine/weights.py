@@ -17,7 +17,7 @@ from engine.models import build
 from engine.networks import NETWORKS
 from engine.shapes import CONVERT, Form, Shape, first_of, from_official, misfits, recognised
 
-IMAGENET_WEIGHTS = "IMAGENET1K_V1"  # what the authors teach with on ImageNet-1K (recipe.md 2.1)
+IMAGENET_WEIGHTS = "IMAGENET1K_V1"  # what the authors teach with on ImageNet-1K
 State = Mapping[str, Tensor]
 
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from fadrm.jobs import Job
 from fadrm.models import Event, Stage
+from fadrm.words import duration
 
 if TYPE_CHECKING:
     from fadrm.client import Client
@@ -129,16 +130,6 @@ class _Lines:
                 told = f"{MARKS[stage.state]} {stage.title:<10} {' · '.join(filter(None, note))}"
                 self.console.print(told, highlight=False, soft_wrap=True)
             self._states[stage.kind] = stage.state
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _note(stage: Stage) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
 import time
@@ -16,18 +15,17 @@ from typing import TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import claims, leases, logs, orphans
+from app import claims, leases, logs, orphans, sweeper
 from app.claims import Holder, Room
 from app.leases import Lease, LeaseLost
 from app.machine import Process
 from app.models import Job, JobState
-from app.reaper import Reaper
 from app.sent import uploads_of
 from app.services import Services
 from app.storage.bucket import BucketAway
 from app.storage.remake import remake
 from app.storage.room import refusal
-from engine.errors import DiskFull, ErrorReport
+from engine.errors import FULL, DiskFull, ErrorReport
 from engine.events import Failed, Finished
 from engine.store import Manifest
 from worker.attempt import Attempt, Outcome
@@ -38,7 +36,6 @@ from worker.supervise import EngineProcess
 
 LINGER_S = 5.0  # an engine whose job goes on elsewhere is kept so long: loading torch anew takes as much
 LINGER_LOOK_S = 0.25
-FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_NAMES = 3  # of damaged files that are told
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
@@ -76,8 +73,7 @@ class Carrier:
 
     def _take_back_own(self) -> None:
         """Leases under this worker's name are from a life that ended badly: only one process bears it at a time."""
-        settings = self.services.settings
-        reaper = Reaper(lease_s=settings.lease_s, max_crashes=settings.max_crashes, max_attempts=settings.max_attempts)
+        reaper = sweeper.reaper(self.services.settings)
         try:
             for lease in orphans.take_back(self.services.database, reaper, worker=self.holder.worker):
                 log.warning("own lease of an earlier life taken back", extra={"step": lease.step_id})

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -23,6 +22,7 @@ from app.machine import Process
 from app.models import Worker, utc_now
 from app.services import Services
 from app.storage.room import refusal
+from engine import __version__
 from worker.execute import Carrier
 from worker.gauge import Gauge
 
@@ -126,7 +126,7 @@ class Presence:
         if row is None:
             row = Worker(id=self.holder.worker, started_at=utc_now())
             session.add(row)
-        row.host, row.pid, row.version = self.holder.host, os.getpid(), own_version()
+        row.host, row.pid, row.version = self.holder.host, os.getpid(), __version__
         row.device, row.device_name = self.holder.device, self.device_name
         row.step_id, row.seen_at = self._step_id, utc_now()
         row.refuses = refusal(self.services)
@@ -148,11 +148,3 @@ class Presence:
         row = session.get(Worker, self.holder.worker)
         if row is not None and row.pid == os.getpid():
             session.delete(row)
-
-
-def own_version() -> str:
-    """The version of this package."""
-    try:
-        return version("fadrm")
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return "unknown"

@@ -6,7 +6,7 @@ from email.utils import format_datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from app import arrivals, weights
@@ -14,11 +14,10 @@ from app.arrivals import MEDIA_TYPE, VERSION, ArrivalOut
 from app.deps import ServicesDep, UserDep, WriterDep
 from app.errors import Unavailable, UnknownVersion, Unprocessable
 from app.models import UploadKind
-from app.planning import Name
+from app.planning import NAME
 from app.uploads import UploadOut
 from app.weights import WeightsOut
 
-NAME: TypeAdapter[str] = TypeAdapter(Name)
 PIECE: dict[str, Any] = {
     "requestBody": {
         "required": True,

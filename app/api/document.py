@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,6 @@ from fastapi.openapi.utils import get_openapi
 from app.middleware import COOKIE
 from app.problems import MEDIA_TYPE, Problem
 
-
-def _version() -> str:
-    try:
-        return version("fadrm")
-    except PackageNotFoundError:
-        return "0"
-
-
-VERSION = _version()
 DESCRIPTION = (
     "Distils image data sets with FADRM. Send `Authorization: Bearer <token>`. Errors are `application/problem+json`, "
     "with JSON pointers to the fields that are to blame. New fields and new values of states may come at any time."

@@ -114,7 +114,7 @@ class AuditPage(BaseModel):
 @router.get("/users", summary="All accounts")
 def list_users(services: ServicesDep, _admin: AdminDep) -> list[UserOut]:
     with services.database.read() as session:
-        return [_out(person) for person in people.everybody(session)]
+        return [user_out(person) for person in people.everybody(session)]
 
 
 @router.post("/users", status_code=201, summary="Make an account: answers with the link for its owner")
@@ -124,14 +124,14 @@ def create_user(
     with services.database.write() as session:
         user = people.add(session, admin, wanted.name, wanted.role, wanted.teams)
         plain = people.invite(session, admin, user)
-        made = _out(people.person(session, user.id))
+        made = user_out(people.person(session, user.id))
     return NewUserOut(**made.model_dump(), invitation=invitation_out(request, services, user, plain))
 
 
 @router.get("/users/{user_id}", summary="One account")
 def get_user(user_id: str, services: ServicesDep, _admin: AdminDep) -> UserOut:
     with services.database.read() as session:
-        return _out(people.person(session, user_id))
+        return user_out(people.person(session, user_id))
 
 
 @router.patch("/users/{user_id}", summary="Another role or other teams, or disable or enable an account")
@@ -141,7 +141,7 @@ def change_user(
     with services.database.write() as session:
         user = people.person(session, user_id).user
         people.change(session, admin, user, role=wanted.role, is_disabled=wanted.disabled, teams=wanted.teams)
-        return _out(people.person(session, user_id))
+        return user_out(people.person(session, user_id))
 
 
 @router.post("/users/{user_id}/invitation", status_code=201, summary="A link with which a person sets a password, once")
@@ -201,7 +201,8 @@ def invitation_out(request: Request, services: Services, user: User, plain: str)
     return InvitationOut(user_id=user.id, url=url, expires_at=utc_now() + auth.INVITATION)
 
 
-def _out(person: people.Person) -> UserOut:
+def user_out(person: people.Person) -> UserOut:
+    """An account as it is told."""
     user = person.user
     return UserOut(
         id=user.id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,17 +81,8 @@ def _cells(rows: list[RowOut | None]) -> list[MatrixCell]:
     ]
 
 
-def _summaries(found: CompareOut) -> Any:
+def _summaries(found: CompareOut) -> Iterator[CurveSummary]:
     """Every curve in short: what a reader has without scripts."""
     for curve in found.curves:
         for job, points in zip(found.jobs, curve.series, strict=True):
-            values = [value for _, value in points]
-            if values:
-                yield CurveSummary(
-                    title=f"{curve.title} ({job.name})",
-                    count=len(values),
-                    first=values[0],
-                    last=values[-1],
-                    least=min(values),
-                    greatest=max(values),
-                )
+            yield from CurveSummary.of(f"{curve.title} ({job.name})", points)

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastapi import UploadFile
-from pydantic import TypeAdapter
 
 from app import sent
 from app.errors import Unprocessable
 from app.models import UploadKind, User
-from app.planning import Name
+from app.planning import NAME
 from app.sent import SENT
 from app.services import Services
 
 COPIED = 2**20  # bytes at a time
-NAME: TypeAdapter[str] = TypeAdapter(Name)
 Made = TypeVar("Made")
 
 

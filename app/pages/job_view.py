@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import yaml
 from sqlalchemy import select
@@ -15,7 +15,6 @@ from app import estimates, views
 from app.jobs import steps_of
 from app.models import Event, Job, Step, Sweep, User
 from app.pages import copies, failure
-from app.pages.render import size
 from app.pages.scorecard import card
 from app.views import AttemptOut
 from app.views.curves import CurvesOut
@@ -24,6 +23,7 @@ from app.views.history import LOG_KINDS, LogLine, log_line
 from engine.plan import StepKind
 from engine.spec import Export
 from engine.store import Store
+from fadrm.words import size
 
 LOG_LINES = 300
 LAST_WORDS = 20
@@ -51,6 +51,20 @@ class CurveSummary:
     last: float
     least: float
     greatest: float
+
+    @classmethod
+    def of(cls, title: str, points: Sequence[tuple[float, float]]) -> Iterator[Self]:
+        """A line, where the curve has points."""
+        values = [value for _, value in points]
+        if values:
+            yield cls(
+                title=title,
+                count=len(values),
+                first=values[0],
+                last=values[-1],
+                least=min(values),
+                greatest=max(values),
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,28 +159,16 @@ def _curves(session: Session, job: Job) -> dict[str, list[CurveSummary]]:
         if curves.kind in PLACES:
             charts[PLACES[curves.kind]].extend(_summaries(curves))
         if curves.kind == StepKind.RECOVER:
-            charts["density"].extend(_summary(curves, DENSITY, f"Entropy, bits ({curves.title})"))
+            density = curves.series.get(DENSITY, ())
+            charts["density"].extend(CurveSummary.of(f"Entropy, bits ({curves.title})", density))
     return charts
 
 
 def _summaries(curves: CurvesOut) -> Iterator[CurveSummary]:
     for name, title in CURVE_NAMES[curves.kind].items():
         judged = curves.kind in ("evaluate", "continual")
-        yield from _summary(curves, name, curves.title if judged else f"{title} ({curves.title})")
-
-
-def _summary(curves: CurvesOut, name: str, title: str) -> Iterator[CurveSummary]:
-    """A line, where the curve has points."""
-    values = [value for _, value in curves.series.get(name, ())]
-    if values:
-        yield CurveSummary(
-            title=title,
-            count=len(values),
-            first=values[0],
-            last=values[-1],
-            least=min(values),
-            greatest=max(values),
-        )
+        told = curves.title if judged else f"{title} ({curves.title})"
+        yield from CurveSummary.of(told, curves.series.get(name, ()))
 
 
 def _fetch(file: ArtifactOut, base_url: str) -> str:

@@ -29,7 +29,6 @@ DEMO = "demo"
 BASIC = frozenset({"/ipc", "/teachers/0/network", "/teachers/0/epochs", "/evaluation/students", "/evaluation/runs"})
 ADD, REMOVE, CHECK = "add-teacher", "remove-teacher", "check"
 MAX_KEY = 255  # as the API has it
-NAME: TypeAdapter[str] = TypeAdapter(planning.Name)
 SEEN_BY: TypeAdapter[visibility.Chosen] = TypeAdapter(visibility.Chosen)
 Valid = TypeVar("Valid")
 Posted = Mapping[str, Sequence[str]]
@@ -198,7 +197,7 @@ def _valid_visibility(draft: Draft) -> str | None:
 
 def valid_name(text: str) -> str:
     """A job's name as it is kept. Raises Unprocessable."""
-    return _valid(NAME, text, "/name")
+    return _valid(planning.NAME, text, "/name")
 
 
 def _valid(kind: TypeAdapter[Valid], text: str, pointer: str) -> Valid:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 from fastapi import Request
@@ -16,9 +15,10 @@ from starlette.responses import HTMLResponse
 from app.models import User, utc_now
 from app.pages.assets import ROOT, static_url, vendor_url
 from app.pages.fields import title_of
-from app.views.sentences import duration
+from engine import __version__
 from engine.methods import TITLES
 from engine.networks import network_title
+from fadrm.words import duration, size
 
 
 class Timed(Protocol):
@@ -41,7 +41,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    jinja.globals.update(static=static_url, vendor=vendor_url, version=_version())
+    jinja.globals.update(static=static_url, vendor=vendor_url, version=__version__)
     jinja.filters.update(
         ago=ago,
         duration=short_duration,
@@ -67,13 +67,6 @@ def page(request: Request, name: str, *, status: int = 200, **context: Any) -> H
     return HTMLResponse(html, status, {"Cache-Control": "no-store"})
 
 
-def _version() -> str:
-    try:
-        return version("fadrm")
-    except PackageNotFoundError:
-        return ""
-
-
 def ago(time: datetime) -> str:
     """`12 s ago`, `3 min ago`, `5 h ago`, then the day."""
     seconds = (utc_now() - time).total_seconds()
@@ -95,16 +88,6 @@ def took(thing: Timed) -> str:
     if thing.started_at is None:
         return "–"
     return duration(((thing.finished_at or utc_now()) - thing.started_at).total_seconds())
-
-
-def size(count: int) -> str:
-    """Bytes for people: `12.3 MB`."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def sparkline(samples: Sequence[Sequence[float]], index: int, width: int = 120, height: int = 24) -> str:

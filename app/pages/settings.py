@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app import auth, passwords, people, problems, settings, views
@@ -16,11 +16,10 @@ from app.errors import Conflict, Forbidden, ServiceError, Unprocessable
 from app.models import User
 from app.pages.new import PostedDep
 from app.pages.render import page
-from app.planning import Name
+from app.planning import NAME
 from app.services import Services
 
 ADMIN_PAGES = (("/settings/people", "People"), ("/settings/audit", "Audit log"), ("/settings/limits", "Limits"))
-NAME: TypeAdapter[str] = TypeAdapter(Name)
 DAYS = {"7": 7, "30": 30, "90": 90, "365": 365, "": None}
 Secret = Annotated[str, Form(max_length=400)]
 

@@ -204,7 +204,6 @@ export class Images {
     this.first = then;
     this.#layOut(sheet);
     if (this.lightbox.dialog.open) this.lightbox.draw();
-    tiles.dataset.x = x;
     this.#preloadAround(x);
   }
 

@@ -1,14 +1,13 @@
 // The table of workers, fetched again every few seconds while one looks.
-import { byId } from "./dom.js";
+import { byId, getHtml } from "./dom.js";
 
 const EVERY = 5000; // ms
 
 setInterval(async () => {
   if (document.hidden || byId("workers").contains(document.activeElement)) return;
   try {
-    const response = await fetch(location.href, { credentials: "same-origin" });
-    const fresh = new DOMParser().parseFromString(await response.text(), "text/html").getElementById("workers");
-    if (fresh) byId("workers").replaceChildren(...fresh.childNodes);
+    const fresh = await getHtml(location.href);
+    byId("workers").replaceChildren(...fresh.getElementById("workers").childNodes);
   } catch {
     // The next round tries again.
   }

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def _trash(services: Services, before: datetime) -> Iterator[Item]:
         found = session.scalars(trash.overdue(before)).all()
         weights = {job.id: _weight(session.scalar(_own_bytes(stored.of_nobody_else(session, job.id)))) for job in found}
     for job in found:
-        remove = _bound(trash.empty_one, services, job.id, before)
+        remove = partial(trash.empty_one, services, job.id, before)
         yield Item(kind="trash", name=job.id, title=job.name, size_bytes=weights[job.id], remove=remove)
 
 
@@ -136,7 +137,7 @@ def _steps(services: Services, before: datetime) -> Iterator[Item]:
             session.execute(select(Step.key, Step.title).where(Step.key.in_([row.key for row in found]))).all()
         )
     for row in found:
-        remove = _bound(_remove_step, services, row.key, before)
+        remove = partial(_remove_step, services, row.key, before)
         title = titles.get(row.key, row.kind)
         yield Item(kind="steps", name=row.key, title=title, size_bytes=row.size_bytes, remove=remove)
 
@@ -190,7 +191,7 @@ def _previews(services: Services, before: datetime) -> Iterator[Item]:
     with services.database.read() as session:
         found = session.scalars(select(Preview).where(later, ~keeps).order_by(Preview.step_key, Preview.x)).all()
     for row in found:
-        remove = _bound(_remove_preview, services, row.step_key, row.x, row.sha256)
+        remove = partial(_remove_preview, services, row.step_key, row.x, row.sha256)
         size = size_of(services.store.blob(row.sha256))
         yield Item(
             kind="previews", name=row.sha256, title=f"a sheet of {row.step_key[:12]}", size_bytes=size, remove=remove
@@ -213,7 +214,9 @@ def _logs(services: Services, before: datetime) -> Iterator[Item]:
         found = session.execute(query).all()
     for job_id, name, count in found:
         title = f"{count} log lines and progress notes of {name}"
-        yield Item(kind="logs", name=job_id, title=title, size_bytes=0, remove=_bound(_remove_events, services, job_id))
+        yield Item(
+            kind="logs", name=job_id, title=title, size_bytes=0, remove=partial(_remove_events, services, job_id)
+        )
 
 
 def _remove_events(services: Services, job_id: str) -> None:
@@ -231,7 +234,7 @@ def _uploads(services: Services, before: datetime) -> Iterator[Item]:
     with services.database.read() as session:
         found = session.scalars(_unused_uploads(before)).all()
     for row in found:
-        remove = _bound(_remove_upload, services, row.id, before)
+        remove = partial(_remove_upload, services, row.id, before)
         size = size_of(services.store.uploads / row.id)
         yield Item(kind="uploads", name=row.id, title=row.title, size_bytes=size, remove=remove)
 
@@ -253,10 +256,6 @@ def _remove_upload(services: Services, upload_id: str, before: datetime) -> None
 def _still_read(before: datetime) -> ColumnElement[bool]:
     """Whether a job has not ended, did so lately, or is pinned."""
     return Job.state.not_in(TERMINAL_JOB_STATES) | (Job.finished_at >= before) | Job.pinned_by.is_not(None)
-
-
-def _bound(action: Callable[..., None], *given: object) -> Callable[[], None]:
-    return lambda: action(*given)
 
 
 def size_of(path: Path) -> int:

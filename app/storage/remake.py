@@ -12,6 +12,7 @@ from app import leases
 from app.jobs import Note, lock, settle, steps_of, stops, tell
 from app.leases import Lease
 from app.models import Step, StepNeed, StepState
+from app.settings import DEFAULTS
 from engine.errors import ErrorReport
 
 
@@ -34,7 +35,7 @@ def remake(
     is_whole: Callable[[str], bool],
     *,
     damaged: Mapping[str, str] | None = None,
-    max_attempts: int = 20,
+    max_attempts: int = DEFAULTS.max_attempts,
 ) -> bool:
     """Give a step back until those it needs are made again that are not whole. Raises LeaseLost.
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.models import Attempt, Event, Job, Step
 from app.views.out import Out
-from app.views.sentences import duration
+from fadrm.words import duration
 
 CONTROL_KINDS = ("cancel", "pause", "resume", "retry", "change")  # what people did
 LOG_KINDS = ("job", "step", *CONTROL_KINDS, "started", "injection", "checkpoint", "log")

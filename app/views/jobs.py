@@ -194,9 +194,9 @@ def page_of_jobs(
     return JobPage(data=summaries(session, shown), has_more=has_more, next_cursor=shown[-1].id if has_more else None)
 
 
-def dataset_names(session: Session, user: User, among: int = 500) -> list[str]:
-    """The data sets of the newest jobs that the user may see."""
-    newest = visible_to(user).with_only_columns(DATASET.label("name")).order_by(Job.id.desc()).limit(among).subquery()
+def dataset_names(session: Session, user: User) -> list[str]:
+    """The data sets of the newest 500 jobs that the user may see."""
+    newest = visible_to(user).with_only_columns(DATASET.label("name")).order_by(Job.id.desc()).limit(500).subquery()
     return sorted({_short(name) for name in session.scalars(select(newest.c.name).distinct())})
 
 

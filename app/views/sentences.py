@@ -15,6 +15,7 @@ from app.leases import LONGEST_BACK_OFF_S
 from app.line import Line, latest
 from app.models import Job, JobState, Step, StepState, Worker
 from engine.plan import StepKind
+from fadrm.words import duration
 
 MOST_NAMES = 2  # of jobs in one sentence
 DOING = {
@@ -151,16 +152,6 @@ def _after(job: Job) -> str:
     if job.started_at is None or job.finished_at is None:
         return ""
     return f" after {duration((job.finished_at - job.started_at).total_seconds())}"
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _count(number: int, noun: str) -> str:

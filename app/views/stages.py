@@ -10,8 +10,8 @@ from pydantic import Field
 from app.models import Step, StepState
 from app.views.out import Out
 from engine.plan import StepKind
+from engine.plan.draft import KIND_ORDER
 
-ORDER = {kind: place for place, kind in enumerate(StepKind)}
 STAGE_TITLES = {
     StepKind.PREPARE: "Images",
     StepKind.TEACH: "Teacher",
@@ -48,7 +48,7 @@ def fraction(step: Step) -> float:
 
 def stages(steps: Iterable[Step]) -> list[StageOut]:
     """The bar of a job: its steps by kind, in the order in which a job goes through them."""
-    ordered = sorted(steps, key=lambda step: (ORDER[StepKind(step.kind)], step.position))
+    ordered = sorted(steps, key=lambda step: (KIND_ORDER[StepKind(step.kind)], step.position))
     return [_stage(StepKind(kind), list(members)) for kind, members in groupby(ordered, key=lambda step: step.kind)]
 
 

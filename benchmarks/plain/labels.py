@@ -1,6 +1,6 @@
 """Soft labels as the authors make them: a DataLoader, teachers in training mode on half batches, a file per batch.
 
-Source: FADRM relabel.py, utils_fkd.py (recipe.md 2.3). N images, n of a batch, S pixels a side.
+Source: FADRM relabel.py, utils_fkd.py. N images, n of a batch, S pixels a side.
 """
 
 from __future__ import annotations

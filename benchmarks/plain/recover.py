@@ -1,6 +1,6 @@
 """Recovery as the authors' loop: hooks on batch norm, one crop a batch by torchvision, Adam anew at each stage.
 
-Source: FADRM recover.py and utils_recover.py (recipe.md 2.1). N images, C channels, H W pixels.
+Source: FADRM recover.py and utils_recover.py. N images, C channels, H W pixels.
 """
 
 from __future__ import annotations

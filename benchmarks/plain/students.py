@@ -1,6 +1,6 @@
 """A student as the authors train it: a DataLoader that opens image files and one label file a batch, in fp32.
 
-Source: FADRM train_fkd.py (recipe.md 2.4). N images of an epoch, n of a batch, S pixels a side.
+Source: FADRM train_fkd.py. N images of an epoch, n of a batch, S pixels a side.
 """
 
 from __future__ import annotations

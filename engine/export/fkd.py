@@ -1,4 +1,4 @@
-"""FKD files, as the relabelling of the SRe2L family writes them (recipe.md 2.3): one a batch, with all that it shows.
+"""FKD files, as the relabelling of the SRe2L family writes them: one a batch, with all that it shows.
 
     images/<class>/<ipc>.png             for torchvision's ImageFolder
     labels/epoch_<e>/batch_<b>.tar       torch.save of [coords, flip, mix_index, mix_lam, mix_bbox, logits]

@@ -23,7 +23,7 @@ def uint8(material: Material, path: Path) -> Iterator[int]:
 
 
 def normalised(material: Material, path: Path) -> Iterator[int]:
-    """images (N, 3, S, S) float32 as DD-Ranking's `compute_metrics(image_tensor=...)` takes them (field.md 5.1)."""
+    """images (N, 3, S, S) float32 as DD-Ranking's `compute_metrics(image_tensor=...)` takes them."""
     found = counterpart(material.classes, material.statistics)
     facts = {"set": found.name or "none of DD-Ranking's", "soft_labels": "M: DD-Ranking makes them itself, each epoch"}
     yield from _saved(material, path, torch.float32, found.order, found.statistics, facts)

@@ -15,7 +15,7 @@ RDED_FACTOR = 2  # of large images: four crops each (arXiv 2312.03526: N = 4)
 
 
 class Patches(Part):
-    """Which crops of real images the synthetic ones start from (RDED's selection; recipe.md 2.2)."""
+    """Which crops of real images the synthetic ones start from (RDED's selection)."""
 
     difficulty: Literal["easy", "medium", "hard", "random"] = Field(
         "medium",

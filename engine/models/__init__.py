@@ -44,8 +44,8 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(name: str, *, num_classes: int, resolution: int, channels: int = 3, seed: int | None = None) -> nn.Module:
-    """A network with fresh weights, on the CPU: images (N, C, H, W) of about `resolution` px -> logits (N, K).
+def build(name: str, *, num_classes: int, resolution: int, seed: int | None = None) -> nn.Module:
+    """A network with fresh weights, on the CPU: images (N, 3, H, W) of about `resolution` px -> logits (N, K).
 
     The weights are drawn from `seed` alone; without one, from torch's own stream.
     Raises ValueError when there is no such network, or none for that resolution.
@@ -56,8 +56,8 @@ def build(name: str, *, num_classes: int, resolution: int, channels: int = 3, se
         if seed is not None:
             torch.default_generator.manual_seed(seed)
         if resolution < SMALL_BELOW_PX:
-            return SMALL[name](num_classes=num_classes, channels=channels)
-        return _large(name, num_classes=num_classes, channels=channels)
+            return SMALL[name](num_classes=num_classes)
+        return _large(name, num_classes=num_classes)
 
 
 def frozen(model: nn.Module) -> nn.Module:
@@ -65,29 +65,12 @@ def frozen(model: nn.Module) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def _large(name: str, *, num_classes: int, channels: int) -> nn.Module:
+def _large(name: str, *, num_classes: int) -> nn.Module:
     if NETWORKS[name].small_only:
         raise ValueError(f"{name} exists below {SMALL_BELOW_PX} px only: choose a network of torchvision's")
     if not NETWORKS[name].torchvision:  # one form for all sides
-        return SMALL[name](num_classes=num_classes, channels=channels)
+        return SMALL[name](num_classes=num_classes)
     import torchvision  # here: the small forms, and so most downloads, do without
 
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
-    if channels != 3:
-        _replace_stem(model, channels)
     return model
-
-
-def _replace_stem(model: nn.Module, channels: int) -> None:
-    """Give the first convolution another number of input channels."""
-    name, stem = next((name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d))
-    parent, _, attribute = name.rpartition(".")
-    fresh = nn.Conv2d(
-        channels,
-        stem.out_channels,
-        (stem.kernel_size[0], stem.kernel_size[1]),
-        stride=(stem.stride[0], stem.stride[1]),
-        padding=stem.padding if isinstance(stem.padding, str) else (stem.padding[0], stem.padding[1]),
-        bias=stem.bias is not None,
-    )
-    setattr(model.get_submodule(parent), attribute, fresh)

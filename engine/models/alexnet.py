@@ -12,10 +12,10 @@ from torch import Tensor, nn
 class AlexNet(nn.Module):
     """(N, C, H, W) -> logits (N, K), for any H, W from 8 px. Source: Krizhevsky et al. 2012; DC networks.py."""
 
-    def __init__(self, *, num_classes: int, channels: int = 3) -> None:
+    def __init__(self, *, num_classes: int) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            *(nn.Conv2d(channels, 128, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(3, 128, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(128, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(192, 256, 3, padding=1), nn.ReLU()),
             *(nn.Conv2d(256, 192, 3, padding=1), nn.ReLU()),

@@ -15,9 +15,9 @@ class ConvNet(nn.Module):
     H and W from 2**depth px. Source: Gidaris and Komodakis 2018; RDED synthesize/models.py.
     """
 
-    def __init__(self, *, depth: int, width: int = 128, num_classes: int, channels: int = 3) -> None:
+    def __init__(self, *, depth: int, width: int = 128, num_classes: int) -> None:
         super().__init__()
-        self.features = nn.Sequential(*(_layer(channels if i == 0 else width, width) for i in range(depth)))
+        self.features = nn.Sequential(*(_layer(3 if i == 0 else width, width) for i in range(depth)))
         self.linear = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -47,11 +47,10 @@ class DenseNet(nn.Module):
         blocks: Sequence[int] = (6, 12, 24, 16),
         growth: int = 32,
         num_classes: int,
-        channels: int = 3,
     ) -> None:
         super().__init__()
         width = 2 * growth
-        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
         for number, count in enumerate(blocks, 1):
             self.add_module(f"dense{number}", _dense(width, growth, count))
             width += count * growth

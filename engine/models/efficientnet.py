@@ -77,13 +77,12 @@ class EfficientNet(nn.Module):
         stem: int = 32,
         dropout: float = 0.2,
         num_classes: int,
-        channels: int = 3,
     ) -> None:
         super().__init__()
         widths = [stem, *(group.width for group in groups)]
         last = 4 * widths[-1]
         self.features = nn.Sequential(
-            _filter(channels, stem, 3),
+            _filter(3, stem, 3),
             *(_group(width, group) for width, group in zip(widths[:-1], groups, strict=True)),
             _filter(widths[-1], last, 1),
         )

@@ -64,10 +64,9 @@ class MobileNetV2(nn.Module):
         stem: int = 32,
         last: int = 1280,
         num_classes: int,
-        channels: int = 3,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, stem, 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(3, stem, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.layers = _layers(stem, groups)
         self.conv2 = nn.Conv2d(groups[-1].width, last, 1, bias=False)

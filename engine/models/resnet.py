@@ -78,10 +78,9 @@ class ResNet(nn.Module):
         blocks: Sequence[int],
         widths: Sequence[int] = (64, 128, 256, 512),
         num_classes: int,
-        channels: int = 3,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         wide = [width * block.expansion for width in widths]
         self.layer1 = _stage(block, widths[0], widths[0], blocks[0], stride=1)

@@ -70,15 +70,13 @@ class ShuffleNetV2(nn.Module):
         *,
         widths: Sequence[int],
         blocks: Sequence[int] = (3, 7, 3),
-        stem: int = 24,
         num_classes: int,
-        channels: int = 3,
     ) -> None:
         """widths: of the three stages and of the last convolution. blocks: of each stage, behind its DownBlock."""
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, stem, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(stem)
-        self.layer1 = _stage(stem, widths[0], blocks[0])
+        self.conv1 = nn.Conv2d(3, 24, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(24)
+        self.layer1 = _stage(24, widths[0], blocks[0])
         self.layer2 = _stage(widths[0], widths[1], blocks[1])
         self.layer3 = _stage(widths[1], widths[2], blocks[2])
         self.conv2 = nn.Conv2d(widths[2], widths[3], 1, bias=False)

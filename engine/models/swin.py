@@ -89,8 +89,8 @@ class Merging(nn.Module):
 class Patches(nn.Sequential):
     """An image cut into patches: (N, C, H, W) -> (N, H/patch, W/patch, width)."""
 
-    def __init__(self, channels: int, width: int, patch: int) -> None:
-        super().__init__(nn.Conv2d(channels, width, patch, patch), nn.Identity(), nn.LayerNorm(width))
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__(nn.Conv2d(3, width, patch, patch), nn.Identity(), nn.LayerNorm(width))
 
     def forward(self, x: Tensor) -> Tensor:
         cut: Tensor = self[2](self[0](x).permute(0, 2, 3, 1))
@@ -109,10 +109,9 @@ class Swin(nn.Module):
         patch: int = 2,
         window: int = 4,
         num_classes: int,
-        channels: int = 3,
     ) -> None:
         super().__init__()
-        parts: list[nn.Module] = [Patches(channels, width, patch)]
+        parts: list[nn.Module] = [Patches(width, patch)]
         for depth, count in zip(depths, heads, strict=True):
             if len(parts) > 1:
                 parts.append(Merging(width))

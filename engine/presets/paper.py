@@ -62,7 +62,7 @@ class Collection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
-    """Where the code differs from the tables (recipe.md 2.1, 2.4, 2.5), and what the spec says then."""
+    """Where the code differs from the tables (arXiv 2506.24125, tables 8 to 16), and what the spec says then."""
 
     collection: str
     method: Family | None = None  # both

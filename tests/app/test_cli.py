@@ -20,6 +20,7 @@ from app.redis_server import write_private
 from app.settings import Settings, load
 from fadrm import Client
 from fadrm.connection import FILE, Connection
+from fadrm.progress import follow
 from tests.app.archives import archive
 from tests.app.running import free_port
 from tests.app.tensor_files import weights
@@ -92,7 +93,7 @@ def test_a_terminal_gets_bars_and_the_moment_of_the_first_images(served: World, 
     worker = threading.Timer(0.5, served.work)
     worker.start()
     with Client(Settings().url, owner.token) as client:
-        ended = terminal.follow(client, job.id, console)
+        ended = follow(client, job.id, console)
     worker.join()
     assert ended.state == "succeeded"
     assert isinstance(console.file, io.StringIO)

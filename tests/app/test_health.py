@@ -8,7 +8,7 @@ from sqlalchemy import text, update
 
 from app.api.health import redis_address
 from app.models import Worker, utc_now
-from app.views.sentences import duration
+from fadrm.words import duration
 from tests.app.world import World
 
 

@@ -348,7 +348,7 @@ def test_nothing_is_lost_or_done_twice_on_postgresql(postgres_database: Database
     run(postgres_database, examples=5, steps=25)
 
 
-# Guards of the transitions (reliability.md 2.3), each by a line that would be missed: the function, the line, and what
+# Guards of the transitions, each by a line that would be missed: the function, the line, and what
 # stands there instead. Guards that another one covers, so that taking one away changes nothing, are not among them.
 GUARDS: dict[str, tuple[Callable[..., Any], str, str]] = {
     "T1: a key gives the same job": (jobs.repeated, "if idempotency_key is None:", "if True:"),

@@ -59,7 +59,7 @@ def test_a_suite_from_its_cost_to_what_a_release_shows(
 ) -> None:
     monkeypatch.setattr(worlds, "PNG", sheet("red"))
     code, told, _ = run("results", "list")
-    assert code == 0 and "cpu-tiny10" in told and "Ablations on CIFAR-10" in told
+    assert code == 0 and "cpu-tiny10" in told and "Merge ratio" in told
     code, told, _ = run("results", "plan", "small")
     assert code == 0 and "injections" in told and "GPU-hours" in told and "together" in told
     with Client() as client:

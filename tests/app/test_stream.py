@@ -21,7 +21,8 @@ from app.frames import RECENT
 from app.jobs import Note
 from app.main import Server, create_app, server
 from app.models import Job, Token
-from app.stream import MAX_STREAMS_PER_USER, Hub
+from app.settings import DEFAULTS
+from app.stream import Hub
 from app.watchers import RESET_BEHIND
 from tests.app.world import Person, World, chain
 
@@ -259,7 +260,9 @@ def test_a_stream_ends_when_its_token_does(live: Live) -> None:
 def test_a_user_may_not_open_streams_without_end(live: Live) -> None:
     path = f"/api/v1/jobs/{live.job()}/events/stream"
     with httpx.Client(headers=live.world.person("owner").headers, base_url=live.url) as client:
-        opened = [client.send(client.build_request("GET", path), stream=True) for _ in range(MAX_STREAMS_PER_USER)]
+        opened = [
+            client.send(client.build_request("GET", path), stream=True) for _ in range(DEFAULTS.max_streams_per_user)
+        ]
         assert {response.status_code for response in opened} == {200}
         assert client.get(path).status_code == 429
         for response in opened:

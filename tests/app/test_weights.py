@@ -210,7 +210,6 @@ def changed(name: str, **parts: Any) -> bytes:
 
 WHOLE = header(shapes())
 FIRST = next(iter(WHOLE))
-BYTES_OF_FIRST = WHOLE[FIRST]["data_offsets"][1]
 SIZE = max(one["data_offsets"][1] for one in WHOLE.values())
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "what torch.save writes": (pth, "torch.save writes"),

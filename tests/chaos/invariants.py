@@ -1,4 +1,4 @@
-"""What must be true once all is over, whatever was killed (reliability.md 5.1, I1 to I15). Looked at after every play.
+"""What must be true once all is over, whatever was killed (I1 to I15). Looked at after every play.
 
 I13, that who watches a stream is told every event once, is looked at where somebody watches: test_server.py.
 """

@@ -1,4 +1,4 @@
-"""What the matrix has no column for (reliability.md 5.2): power cuts, full disks, an API that is killed while jobs are
+"""What the matrix has no column for: power cuts, full disks, an API that is killed while jobs are
 accepted, cancelling at any moment, an engine that tells too much. Real processes, one short play each.
 """
 

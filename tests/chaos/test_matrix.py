@@ -1,4 +1,4 @@
-"""Every fault at every stage of a job's life (reliability.md 5.2), through real Celery, Redis and engine processes.
+"""Every fault at every stage of a job's life, through real Celery, Redis and engine processes.
 
 FADRM_CHAOS_REPEATS=20 make chaos plays each cell so often. What a fault hits is chosen; when, within a stage, is chance.
 """

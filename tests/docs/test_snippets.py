@@ -21,7 +21,6 @@ SHELL = [(block.page, line) for block in blocks("bash") for line in commands(blo
 FADRM = [(page, line) for page, line in SHELL if re.search(r"(^|[\s(])fadrm ", line)]
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
-PART = re.compile(r"^[a-z]+:", re.MULTILINE)
 
 
 def test_there_are_pages_with_snippets() -> None:

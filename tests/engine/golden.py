@@ -35,7 +35,7 @@ def network(name: str) -> nn.Module:
         case "resnet":
             return ResNet(BasicBlock, widths=(12, 16, 24, 32), blocks=(1, 2, 1, 1), num_classes=10)
         case "shufflenet":
-            return ShuffleNetV2(stem=24, widths=(24, 32, 48, 64), blocks=(1, 2, 1), num_classes=10)
+            return ShuffleNetV2(widths=(24, 32, 48, 64), blocks=(1, 2, 1), num_classes=10)
         case "densenet":
             return DenseNet(blocks=(1, 2, 1, 1), growth=8, num_classes=10)
         case "mobilenet":

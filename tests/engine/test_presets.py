@@ -18,7 +18,7 @@ from engine.spec import JobSpec
 IPCS = (1, 10, 50)
 GPU_FLOP_PER_HOUR = 2e13 * 3600  # as app.estimates has it
 STUDENTS = ("resnet18", "resnet50", "resnet101")
-# recipe.md 2.4, as the authors' train_fkd.py has it: by student and ipc, learning rate and eta.
+# As the authors' train_fkd.py has it: by student and ipc, learning rate and eta.
 RATES = {
     "cifar100": ("5,2 10,2 10,1", "10,1 10,2 10,1", "5,1 5,1 5,1"),
     "tiny-imagenet": ("10,2 10,2 10,1", "5,2 5,2 5,1", "5,2 5,2 5,1"),
@@ -26,7 +26,7 @@ RATES = {
     "imagenette": ("5,2 5,1 5,2", "5,2 5,1 5,1", "5,2 5,2 10,2"),  # ResNet-101 at 10: Table 15, the code has none
     "imagenet-1k": ("10,2 10,2 10,1", "5,2 10,2 10,1", "35,2 10,2 5,1"),
 }
-# recipe.md 2.5, rows 6 and 7: (collection, ipc, student) -> what the tables say instead.
+# (collection, ipc, student) -> what the tables say instead.
 TABLES_SAY = {("imagewoof", 10, "resnet50"): (0.0005, 1), ("imagenet-1k", 1, "resnet101"): (0.0005, 2)}
 # Tables 10, 12, 14, 16: epochs, batch, learning rate, crop.
 TEACHERS = {

@@ -8,9 +8,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.pages import failure
-from app.pages.render import size
 from engine.errors import DatasetInvalid, DiskFull, Diverged, EngineError, ErrorReport, OutOfMemory
 from engine.plan import StepKind
+from fadrm.words import size
 from tests.pages.site import SMALL, Site
 
 SPEC = SMALL.model_dump(mode="json")

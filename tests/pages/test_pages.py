@@ -12,7 +12,6 @@ from engine.plan import StepKind
 from tests.pages.site import SMALL, Site
 
 HOSTILE = '<script>alert("x")</script> & "quotes"'
-FORM = {"csrf": ""}
 
 
 def test_an_empty_list_offers_the_presets_and_the_demo(client: TestClient) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from app.models import utc_now
-from app.pages.render import ago, figure, short_duration, signed, size
+from app.pages.render import ago, figure, short_duration, signed
 from app.pages.scorecard import MARGIN, WIDTH, card, scale_of
 from app.views.results import ResultsOut, RowOut, TeacherOut
+from fadrm.words import size
 
 NOTHING_MORE: dict[str, Any] = {"full_data": [], "robustness": [], "continual": [], "quick": False}
 

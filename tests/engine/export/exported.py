@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.plan import Step, StepKind
-from engine.spec import JobSpec
 from tests.engine.jobs import SPEC, Job
 
 ALONE = SPEC.evaluation.model_copy(update={"students": (), "baselines": ()})
@@ -27,8 +26,3 @@ def file_of(job: Job, form: str, ipc: int = 2) -> Path:
     """The file of a form."""
     (file,) = (job.store.step(export_of(job, form, ipc).key)).glob("fadrm-*")
     return file
-
-
-def spec_with(**changes: object) -> JobSpec:
-    """The small job's spec with other fields."""
-    return JobSpec.model_validate(EXPORTS.model_dump() | changes)
