@@ -197,8 +197,9 @@ def _refuse_nul(request: Request) -> None:
 def _refuse_other_letters(request: Request) -> None:
     """Of forms with files: in UTF-8 every text is one that can be kept and shown, by other codecs it need not be.
     Raises Unprocessable."""
-    given = parse_options_header(request.headers.get("content-type", ""))[1].get(b"charset", b"utf-8")
-    if given.lower() not in {b"utf-8", b"utf8"}:
+    kind, more = parse_options_header(request.headers.get("content-type", ""))
+    given = more.get(b"charset", b"utf-8")
+    if kind == b"multipart/form-data" and given.lower() not in {b"utf-8", b"utf8"}:
         shown = given.decode("latin-1")[:80]
         raise Unprocessable(f"The body was sent with the charset {shown!r}.", hint="Send it as UTF-8.")
 
