@@ -311,11 +311,7 @@ def _hint(error: Any) -> str:
         if tuple(error["loc"])[-1:] == place[-1:] and place[0] in error["loc"]:
             return hint
     if kind == "extra_forbidden":
-        name = str(error["loc"][-1])
-        near = difflib.get_close_matches(name[:SHOWN], _field_names(JobSpec), n=1, cutoff=0.7)
-        if near == [name]:
-            return f"A field {name} belongs to another part of the spec; the API's document shows which."
-        return f"Did you mean {near[0]}?" if near else f"Leave {name} out; the API's document names every field."
+        return _instead_of(str(error["loc"][-1]))
     if kind == "union_tag_invalid":
         return f"Choose one of {context.get('expected_tags')}."
     if kind == "json_invalid" or tuple(error["loc"]) == ("body",):
@@ -325,6 +321,14 @@ def _hint(error: Any) -> str:
         known = f": {', '.join(_kinds(tag))}" if _kinds(tag) else ""
         return f"Say which kind it is, by the field {tag} in it{known}."
     return ""
+
+
+def _instead_of(name: str) -> str:
+    """What to do about a field that is not known there."""
+    near = difflib.get_close_matches(name[:SHOWN], _field_names(JobSpec), n=1, cutoff=0.7)
+    if near == [name]:
+        return f"A field {name} belongs to another part of the spec; the API's document shows which."
+    return f"Did you mean {near[0]}?" if near else f"Leave {name} out; the API's document names every field."
 
 
 @cache
