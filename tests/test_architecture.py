@@ -34,6 +34,7 @@ TORCH_FREE = frozenset(
         "engine.launch",
         "engine.methods",
         "engine.native",
+        "engine.upright",
     }
 )
 OWN_TORCH = "fadrm.torch_set"  # the client's data set, for those who have torch
