@@ -2,7 +2,7 @@
 
 Every entry is looked at before the first byte is unpacked; only images are written, under names that are allowed, entry by
 entry, counting bytes; each is decoded whole, and kept without what is around its picture (`app.cleaning`). What archives try:
-reliability.md 4.2, CVE-2024-0450 (overlapping entries). `main` is the program that `app.confined` runs it as.
+docs/reliability.md, CVE-2024-0450 (overlapping entries). `main` is the program that `app.confined` runs it as.
 """
 
 from __future__ import annotations

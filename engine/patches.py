@@ -1,4 +1,4 @@
-"""Which crops of real images the synthetic ones start from: scored by a teacher, chosen by rank (recipe.md 2.2).
+"""Which crops of real images the synthetic ones start from: scored by a teacher, chosen by rank (RDED, arXiv 2312.03526).
 
 N images of one class, P crops of each, C channels, H W pixels, S pixels a side of a synthetic image, K classes.
 """

@@ -1,4 +1,4 @@
-"""Students: networks trained from scratch on the distilled images, and tested on real ones (recipe.md 2.4).
+"""Students: networks trained from scratch on the distilled images, and tested on real ones.
 
 N images of an epoch, n images of a batch, M test images, C channels, S pixels a side, K classes.
 """

@@ -164,7 +164,7 @@ class Stage:
     def _last_words(self) -> str:
         return "\n".join(path.read_text()[-3000:] for path in self.settings.home.glob("worker-*.log"))
 
-    # What must always be so (reliability.md 5.1).
+    # What must always be so.
 
     def check(self) -> None:
         """I3 to I11, as far as a worker can break them, once all is over."""
