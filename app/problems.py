@@ -307,9 +307,6 @@ def _wanted(error: Any) -> str:
 def _hint(error: Any) -> str:
     """What to do about it, where that can be said."""
     kind, context = error["type"], error.get("ctx", {})
-    for place, hint in IDS.items():
-        if tuple(error["loc"])[-1:] == place[-1:] and place[0] in error["loc"]:
-            return hint
     if kind == "extra_forbidden":
         return _instead_of(str(error["loc"][-1]))
     if kind == "union_tag_invalid":
@@ -320,7 +317,8 @@ def _hint(error: Any) -> str:
         tag = str(context.get("discriminator", "")).strip("'")
         known = f": {', '.join(_kinds(tag))}" if _kinds(tag) else ""
         return f"Say which kind it is, by the field {tag} in it{known}."
-    return ""
+    place = error["loc"]
+    return next((hint for (part, last), hint in IDS.items() if part in place and place[-1] == last), "")
 
 
 def _instead_of(name: str) -> str:

@@ -62,7 +62,7 @@ def _refuse_lacking(folder: Path, classes: set[str]) -> None:
     if classes:
         shown = [*sorted(classes)[:NAMED], *(["..."] if len(classes) > NAMED else [])]
         raise DatasetInvalid(
-            f"{folder.name}/ has no folder for {', '.join(shown)}.",
+            f"There is no folder for {', '.join(shown)} in {folder.name}/.",
             hint="train/ and its test set must hold the same class folders.",
         )
 

@@ -193,7 +193,7 @@ export class Chart {
           width: curve.width ?? 1.5,
           dash: curve.dash,
           spanGaps: true,
-          points: { show: (plot, index) => plot.data[index].filter((value) => value !== null).length < 25, size: isLone(data[place + 1]) ? 10 : 4 },
+          points: { show: (plot, index) => plot.data[index].filter((value) => value !== null).length < 25, ...(isLone(data[place + 1]) ? { size: 10, fill: colour(curve.colour) } : { size: 4 }) },
         })),
       ],
       hooks: {

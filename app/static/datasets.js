@@ -16,7 +16,7 @@ async function ask(method, url, { headers = {}, body } = {}) {
 function tell(problem) {
   const files = problem.details?.files ?? [];
   const text = make("div", {}, make("p", { text: `${problem.detail} ${problem.hint ?? ""}` }));
-  if (files.length) text.append(make("ul", { class: "small" }, ...files.map((file) => make("li", { text: `${file.name}: ${file.reason}` }))));
+  if (files.length > 1) text.append(make("ul", { class: "small" }, ...files.map((file) => make("li", { text: `${file.name}: ${file.reason}` }))));
   byId("refused").replaceChildren(make("div", { class: "notice bad" }, text));
 }
 

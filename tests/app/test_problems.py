@@ -39,7 +39,7 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str, str]] = {
         "/spec/method/budgets/0",
         "'true'",
     ),
-    "a broken number of images": ({"ipc": 2.5}, "/spec/ipc", "fractional"),
+    "a broken number of images": ({"ipc": 2.5}, "/spec/ipc", "a whole number"),
     "a word for a number": ({"seed": "seven"}, "/spec/seed", "'seven'"),
 }
 

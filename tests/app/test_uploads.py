@@ -357,7 +357,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: archive(*FLAT, more={"ant/x.png": b"", "ant/y.png": png()[:-40]}), "2 of 10 images cannot be read"),
     "one class": (lambda: archive("ant/0.png", "ant/1.png"), "1 class folder, ant"),
     "a class of one image": (lambda: archive(*FLAT, "cat/1.png"), "single image"),
-    "other classes for testing": (lambda: archive(*SPLIT, "test/cat/1.png"), "train/ has no folder for cat"),
+    "other classes for testing": (lambda: archive(*SPLIT, "test/cat/1.png"), "There is no folder for cat in train/"),
 }  # fmt: skip
 
 

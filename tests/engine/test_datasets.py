@@ -81,7 +81,7 @@ def test_a_missing_folder_is_named_with_the_remedy(tmp_path: Path) -> None:
 
 
 def test_a_single_class_cannot_be_distilled(tmp_path: Path) -> None:
-    with pytest.raises(DatasetInvalid, match="1 class folder; at least 2"):
+    with pytest.raises(DatasetInvalid, match="1 class folder, ant; at least 2"):
         describe(Folder(path=str(write_set(tmp_path, classes=("ant",)))))
 
 
@@ -96,7 +96,7 @@ def test_an_empty_class_is_named(tmp_path: Path) -> None:
 def test_training_and_test_must_have_the_same_classes(tmp_path: Path) -> None:
     root = write_set(tmp_path)
     (root / "test" / "cat").rename(root / "test" / "kat")
-    with pytest.raises(DatasetInvalid, match=r"test/ has no folder for cat"):
+    with pytest.raises(DatasetInvalid, match=r"There is no folder for cat in test/"):
         describe(Folder(path=str(root)))
 
 

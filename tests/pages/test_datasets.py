@@ -42,9 +42,14 @@ def test_a_form_without_scripts_makes_a_data_set_that_can_be_distilled(client: T
 def test_a_data_set_names_the_jobs_that_use_it_and_not_those_in_the_trash(client: TestClient, site: Site) -> None:
     page = send(client, archive(*FLAT))
     [upload_id] = set(re.findall(r"/jobs/new\?upload=([0-9a-f]{64})", page))
+    assert f'<option value="{upload_id}">insects</option>' in client.get("/jobs/new").text
     job_id = site.submit("Insects", SMALL.model_copy(update={"dataset": Upload(id=upload_id), "ipc": 1}))
     path = f"/datasets/uploads/{upload_id}"
     assert f"/jobs/{job_id}" in client.get(path).text
+    assert (
+        f'href="{path}">insects</a>' in client.get(f"/jobs/{job_id}").text
+        and ">insects</td>" in client.get("/jobs").text
+    )
     with site.services.database.write() as session:
         session.get_one(Job, job_id).deleted_at = utc_now()
     assert f"/jobs/{job_id}" not in client.get(path).text

@@ -75,6 +75,21 @@ def test_a_waiting_job_says_why_and_can_be_cancelled(client: TestClient, site: S
     assert "Run again" in answer.text
 
 
+def test_a_job_between_two_steps_waits_and_tells_how_many_are_done(client: TestClient, site: Site) -> None:
+    job_id = site.submit("Between two steps")
+    site.player.play(until=StepKind.TEACH)
+    assert site.job(job_id).state == "running"
+    page = client.get("/jobs").text
+    assert "waiting</span>" in page and re.search(r"2 of \d+ steps", page)
+
+
+def test_a_job_without_students_says_so_and_promises_none(client: TestClient, site: Site) -> None:
+    evaluation = SMALL.evaluation.model_copy(update={"students": ()})
+    job_id = site.submit("Images alone", SMALL.model_copy(update={"evaluation": evaluation}))
+    page = client.get(f"/jobs/{job_id}").text
+    assert "No student was named: there is no score card." in page and "while students train" not in page
+
+
 def test_a_failed_job_has_a_card_with_code_sentence_and_hint(client: TestClient, site: Site) -> None:
     job_id = site.submit("Fails")
     site.player.play(until=StepKind.RECOVER, batches=3)
