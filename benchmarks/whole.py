@@ -24,6 +24,7 @@ from benchmarks.timing import Measured
 from engine import device as devices
 from engine.data import images_of, real_data, teachers
 from engine.events import Finished, Progress
+from engine.fused import fused
 from engine.pixels import normalised
 from engine.plan import Plan, Step
 from engine.presets import PRESETS
@@ -43,7 +44,9 @@ def loop(task: Task) -> Measured:
     """The loop alone: nothing shown, nothing kept, the losses read as seldom as the step reads them."""
     step, store, recipe = steps_of(task)[0], store_of(task), recipe_of(task)
     data, began = real_data(store.step(step.needs["data"])), time.perf_counter()
-    networks = teachers([store.step(key) for role, key in step.needs.items() if "teacher" in role], task.device)
+    precision = devices.resolve("auto", task.device)
+    folders = [store.step(key) for role, key in step.needs.items() if "teacher" in role]
+    networks = [fused(model) for model in teachers(folders, task.device, precision)]
     for ipc, pixels in enumerate(images_of([store.step(step.needs["patches"])])):
         recovery = Recovery(
             teachers=networks,
@@ -53,7 +56,7 @@ def loop(task: Task) -> Measured:
             statistics=data.statistics,
             seed=0,
             places=[("recover", ipc, 0)],
-            precision=devices.resolve("auto", task.device),
+            precision=precision,
         )
         for _ in recovery.run(every=max(1, recipe.steps // 100)):
             pass
