@@ -20,12 +20,14 @@ from app.children import DEATHS, WINDOW_S, Child, own_command
 from app.redis_server import EmbeddedRedis
 from app.settings import Settings
 from app.trouble import CannotStart
+from fadrm.uploading import UPLOADS_FILE
 
 LOOK_S = 0.1
 CPU_WORKERS = 2  # two engines of half the threads each: small images gain nothing by threads (the demo: 122 s -> 48 s)
 API_START_S = 300.0  # a busy machine takes minutes to import it all; one that died is noticed at once
 BACKLOG = 2048  # connections that wait while the API starts: uvicorn's own number
 OWN_FILES = (".lock", "fadrm.db", "secret", "store")
+CLIENT_FILES = (UPLOADS_FILE,)  # a home may have served a client before it serves
 LOCAL = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 
@@ -191,7 +193,8 @@ class Server:
 
 def make_home(home: Path) -> None:
     """The folder that holds everything, for its owner alone. Raises CannotStart when it is somebody else's already."""
-    if home.exists() and any(home.iterdir()) and not any((home / name).exists() for name in OWN_FILES):
+    others = home.exists() and {path.name for path in home.iterdir()} - {*CLIENT_FILES}
+    if others and others.isdisjoint(OWN_FILES):
         raise CannotStart(f"{home} holds other things. Choose an empty folder, or one that is not there yet.")
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     home.chmod(0o700)

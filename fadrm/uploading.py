@@ -20,6 +20,7 @@ from fadrm.models import Upload, Weights
 if TYPE_CHECKING:
     from fadrm.client import Client
 
+UPLOADS_FILE = "uploads.json"
 PIECE = 8 * 2**20  # bytes
 FINISH_S = 900.0  # how long a server may take to read a file
 PAUSE_S = 1.0
@@ -70,7 +71,7 @@ def send_weights(client: Client, path: Path, title: str, network: str, *, told: 
 def _send(client: Client, path: Path, pairs: Mapping[str, str], told: Told | None) -> Any:
     """What a file became, going on where an earlier try broke off. pairs: what the server is told of it."""
     status = path.stat()
-    notes = Notes(connection.home() / "uploads.json")
+    notes = Notes(connection.home() / UPLOADS_FILE)
     wanted = " ".join(value for name, value in pairs.items() if name != "title")
     name = f"{client.url} {path.resolve()} {status.st_size} {status.st_mtime_ns} {wanted}"
     arrival = _known(client, notes.get(name)) or _begun(client, status.st_size, pairs)

@@ -22,6 +22,7 @@ from app.db import Database
 from app.settings import Settings
 from app.trouble import CannotStart
 from fadrm.connection import read as read_connection
+from fadrm.uploading import UPLOADS_FILE
 from tests.app.conftest import made_of
 from tests.app.running import Running
 from tests.app.world import chain
@@ -164,6 +165,11 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     up.make_home(tmp_path / "new")
     (tmp_path / "new" / ".lock").touch()
     up.make_home(tmp_path / "new")
+
+
+def test_a_home_that_a_client_used_before_is_taken(tmp_path: Path) -> None:
+    (tmp_path / UPLOADS_FILE).write_text("{}")
+    up.make_home(tmp_path)
 
 
 def test_other_names_are_asked_for_before_others_are_let_in(tmp_path: Path) -> None:
