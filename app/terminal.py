@@ -17,7 +17,7 @@ from rich.text import Text
 from engine.networks import network_title
 from fadrm import Client, Job
 from fadrm.comparison import Comparison
-from fadrm.models import Estimate, Plan, PlannedStep, Results, Row
+from fadrm.models import Estimate, Plan, PlannedStep, Results
 from fadrm.notebook import number, spread
 from fadrm.words import duration, size
 
@@ -146,21 +146,21 @@ def show_outcome(client: Client, job: Job, console: Console, path_of: Callable[[
 
 
 def score_card(results: Results) -> Table:
-    """The accuracies on real test images, with their spread over the runs."""
-    table = Table(title="Top-1 accuracy on the real test set, %", title_justify="left")
+    """The accuracies on real test images, with their spread over the runs. A student who is the only one stands above."""
+    students = {row.student for row in results.rows}
+    whose = f" of {network_title(*students)}" if len(students) == 1 else ""
+    table = Table(title=f"Top-1 accuracy{whose} on the real test set, %", title_justify="left")
     table.add_column("Images", no_wrap=True)
-    for name in ("Student", "Labels"):
+    for name in ("Labels",) if whose else ("Student", "Labels"):
         table.add_column(name)
     several = len({row.ipc for row in results.rows}) > 1
     has_chosen = any(row.chosen_mean is not None for row in results.rows)
     for name in ("Runs", "Last epoch", *(["Chosen epoch"] if has_chosen else []), "Best on test"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=name == "Last epoch")
     for row in results.rows:
-        table.add_row(*_score_line(row, several, has_chosen))
+        title = f"{row.title}, {row.ipc} a class" if several else row.title
+        student = [] if whose else [network_title(row.student)]
+        chosen = [number(row.chosen_mean)] if has_chosen else []
+        runs = f"{row.n}/{row.planned}"
+        table.add_row(title, *student, row.labels, runs, spread(row), *chosen, number(row.best_mean))
     return table
-
-
-def _score_line(row: Row, several: bool, has_chosen: bool) -> tuple[str, ...]:
-    title = f"{row.title}, {row.ipc} a class" if several else row.title
-    runs, chosen = f"{row.n}/{row.planned}", [number(row.chosen_mean)] if has_chosen else []
-    return title, network_title(row.student), row.labels, runs, spread(row), *chosen, number(row.best_mean)
