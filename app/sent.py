@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,9 +128,8 @@ def hold(services: Services, owner: User, sha256: str, kind: UploadKind, title: 
     if not services.store.upload(sha256).is_dir():  # as a lost disk leaves it: they are put in their place again
         return False
     with services.database.write() as session:
-        row = session.get(
-            Upload, sha256, with_for_update={"read": True, "key_share": True}
-        )  # it may be removed just now
+        # It may be removed just now.
+        row = session.get(Upload, sha256, with_for_update={"read": True, "key_share": True})
         if row is not None and row.owner_id != owner.id:
             session.merge(UploadHolder(upload_id=row.id, user_id=owner.id, title=title))
         return row is not None
@@ -185,12 +184,23 @@ class Label:
 
 def label_of(session: Session, user: User, row: Upload) -> Label:
     """How an upload that the user may see is called for them."""
-    if session.scalar(select(Upload.id).where(Upload.id == row.id, shown_to(user, Upload))) is not None:
-        owner = session.get_one(User, row.owner_id).name
-        return Label(title=row.title, owner=owner, visibility=row.visibility, held=False)
-    hold = session.get_one(UploadHolder, (row.id, user.id))
-    title = hold.title or NAMELESS[row.kind]
-    return Label(title=title, owner=user.name, visibility=Visibility.PRIVATE, held=True)
+    return labels_of(session, user, [row])[row.id]
+
+
+def labels_of(session: Session, user: User, rows: Sequence[Upload]) -> dict[str, Label]:
+    """Id -> how it is called for the user, of each upload that they may see."""
+    ids, found = {row.id for row in rows}, dict[str, Label]()
+    query = select(Upload.id, User.name).join(User, User.id == Upload.owner_id)
+    owners: dict[str, str] = dict(session.execute(query.where(Upload.id.in_(ids), shown_to(user, Upload))).all())
+    holds = select(UploadHolder).where(UploadHolder.upload_id.in_(ids - owners.keys()), UploadHolder.user_id == user.id)
+    titles = {hold.upload_id: hold.title for hold in session.scalars(holds)} if ids - owners.keys() else {}
+    for row in rows:
+        if row.id in owners:
+            found[row.id] = Label(title=row.title, owner=owners[row.id], visibility=row.visibility, held=False)
+        elif row.id in titles:
+            title = titles[row.id] or NAMELESS[row.kind]
+            found[row.id] = Label(title=title, owner=user.name, visibility=Visibility.PRIVATE, held=True)
+    return found
 
 
 def show_to(services: Services, user: User, upload_id: str, wanted: str, kind: UploadKind) -> None:
@@ -218,9 +228,8 @@ def remove(services: Services, user: User, upload_id: str, kind: UploadKind) -> 
             return
         may_change(user, row)
         if row.owner_id != user.id or not _handed_over(session, row):
-            _refuse_in_use(
-                session, user, upload_id
-            )  # also by a job that was being accepted until now: the row was locked
+            # Also by a job that was being accepted until now: the row was locked.
+            _refuse_in_use(session, user, upload_id)
             session.delete(row)
             session.flush()
             vanish()

@@ -16,7 +16,7 @@ from app.datasets import DatasetOut, within_archive
 from app.errors import Unprocessable
 from app.models import Upload as Row
 from app.models import UploadKind, User
-from app.sent import HELD, MADE, SENT, add, hold, known, label_of, room
+from app.sent import HELD, MADE, SENT, add, hold, known, label_of, labels_of, room
 from app.services import Services
 from app.unpacking import BadImage, Unpacked
 from app.visibility import visible_to
@@ -103,7 +103,9 @@ def listed(services: Services, user: User) -> list[DatasetOut]:
     """All that the user may see as data sets to choose, the newest first."""
     query = select(Row).where(Row.kind == KIND, visible_to(user, Row)).order_by(Row.created_at.desc())
     with services.database.read() as session:
-        found = [(row, label_of(session, user, row)) for row in session.scalars(query)]
+        rows = session.scalars(query).all()
+        labels = labels_of(session, user, rows)
+        found = [(row, labels[row.id]) for row in rows]
     return [
         DatasetOut(
             title=label.title,

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, defer
 
+from app import sent
 from app.jobs import visible_to
 from app.models import TERMINAL_JOB_STATES, Job, JobState, Step, Upload, User, utc_now
 from app.views.out import Out
@@ -215,18 +216,26 @@ def _summaries(session: Session, jobs: Sequence[Job]) -> list[tuple[JobSummary, 
         user.id: user for user in session.scalars(select(User).where(User.id.in_({job.owner_id for job in jobs})))
     }
     around = surroundings(session, [step for job in jobs for step in steps[job.id]])
-    titles = _upload_titles(session, jobs)
-    return [(_summary(job, steps[job.id], owners[job.owner_id], around, titles), steps[job.id]) for job in jobs]
+    titles = _upload_titles(session, jobs, owners)
+    return [
+        (_summary(job, steps[job.id], owners[job.owner_id], around, titles.get(job.id)), steps[job.id]) for job in jobs
+    ]
 
 
-def _upload_titles(session: Session, jobs: Sequence[Job]) -> dict[str, str]:
-    """Id -> title of the uploads that these jobs distil, where they are still there."""
-    ids = {job.spec["dataset"]["id"] for job in jobs if job.spec["dataset"]["source"] == "upload"}
-    return {row.id: row.title for row in session.scalars(select(Upload).where(Upload.id.in_(ids)))} if ids else {}
+def _upload_titles(session: Session, jobs: Sequence[Job], owners: Mapping[str, User]) -> dict[str, str]:
+    """Job -> title of the upload that it distils, as the job's owner knows it, where that still sees it."""
+    uploads = {job.id: job.spec["dataset"]["id"] for job in jobs if job.spec["dataset"]["source"] == "upload"}
+    found: dict[str, str] = {}
+    for owner_id in {job.owner_id for job in jobs if job.id in uploads}:
+        theirs = {job.id: uploads[job.id] for job in jobs if job.id in uploads and job.owner_id == owner_id}
+        rows = session.scalars(select(Upload).where(Upload.id.in_(set(theirs.values())))).all()
+        labels = sent.labels_of(session, owners[owner_id], rows)
+        found |= {job_id: labels[upload_id].title for job_id, upload_id in theirs.items() if upload_id in labels}
+    return found
 
 
 def _summary(
-    job: Job, steps: Sequence[Step], owner: User, around: Surroundings, titles: Mapping[str, str]
+    job: Job, steps: Sequence[Step], owner: User, around: Surroundings, upload_title: str | None
 ) -> JobSummary:
     done = progress(job, steps)
     ahead = around.line.ahead(job.id)
@@ -240,7 +249,7 @@ def _summary(
         eta_seconds=_eta_seconds(job, done),
         stages=stages(steps),
         dataset=dataset_name(job.spec),
-        dataset_title=titles.get(job.spec["dataset"].get("id", ""), dataset_name(job.spec)),
+        dataset_title=upload_title or dataset_name(job.spec),
         method=job.spec["method"]["method"],
         ipc=job.spec["ipc"],
         teachers=[teacher["network"] for teacher in job.spec["teachers"]],

@@ -168,6 +168,17 @@ def test_who_only_sent_the_same_bytes_reads_nothing_of_who_did_so_before(client:
     assert client.get(url, headers=third.headers).json()["held"] is False
 
 
+def test_a_job_calls_an_upload_as_the_jobs_owner_knows_it(client: TestClient, world: World) -> None:
+    other = world.person("other")
+    ident = send(client, archive(), params={"title": "Unannounced"}).json()["id"]
+    send(client, archive(), ZIP | other.headers, params={"title": "Mine"})
+    body = {"spec": spec_body(dataset={"source": "upload", "id": ident, "resolution": 8})}
+    job = client.post("/api/v1/jobs", json=body, headers=other.headers).json()
+    paths = (f"/api/v1/jobs/{job['id']}", "/api/v1/jobs", f"/jobs/{job['id']}", "/jobs")
+    read = [client.get(path, headers=other.headers).text for path in paths]
+    assert job["dataset_title"] == "Mine" and all("Unannounced" not in text and "Mine" in text for text in read)
+
+
 def test_an_upload_that_its_owner_removes_goes_to_who_sent_the_same_bytes(client: TestClient, world: World) -> None:
     other = world.person("other")
     url = f"{URL}/{send(client, archive(), params={'title': 'Insects'}).json()['id']}"
