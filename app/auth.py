@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session, make_transient
 
 from app.errors import Conflict, Forbidden, NotFound
 from app.ids import new_id
-from app.models import Token, User, utc_now
+from app.models import Team, Token, User, utc_now
 from app.settings import Settings
 
 PREFIX = "fadrm_"  # so that scanners for secrets find one that was committed somewhere
@@ -54,19 +54,21 @@ def add_user(session: Session, name: str, role: str = "member") -> User:
     """A new user. Raises Conflict when the name is taken."""
     if role not in ROLES:
         raise ValueError(f"{role!r} is no role: choose one of {', '.join(ROLES)}")
-    if session.scalar(select(User.id).where(func.lower(User.name) == func.lower(name))) is not None:
-        raise _taken(name)
     user = User(id=new_id("usr"), name=name, role=role, created_at=utc_now())
-    session.add(user)
-    try:
-        session.flush()
-    except IntegrityError as error:  # somebody else was quicker by a moment
-        raise _taken(name) from error
+    add_named(session, user, "user")
     return user
 
 
-def _taken(name: str) -> Conflict:
-    return Conflict(f"There is a user {name} already.", hint="Choose another name.")
+def add_named(session: Session, row: User | Team, what: str) -> None:
+    """Something whose name differs from the others' by more than its case. Raises Conflict when it is taken."""
+    table, taken = type(row), Conflict(f"There is a {what} {row.name} already.", hint="Choose another name.")
+    if session.scalar(select(table.id).where(func.lower(table.name) == func.lower(row.name))) is not None:
+        raise taken
+    session.add(row)
+    try:
+        session.flush()
+    except IntegrityError as error:  # somebody else was quicker by a moment
+        raise taken from error
 
 
 def new_token(

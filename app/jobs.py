@@ -148,12 +148,8 @@ def repeated(
             f"This Idempotency-Key was used before, for {known.id}, with another spec.",
             hint="Send a new Idempotency-Key with every new job.",
         )
-    if known is not None and visibility.is_wider(known.visibility, shown_to):
-        raise Unprocessable(
-            f"This Idempotency-Key was used before, for {known.id}, whose visibility is {known.visibility} "
-            f"and not {shown_to}.",
-            hint="Send a new Idempotency-Key, or change who sees that job.",
-        )
+    if known is not None:
+        visibility.refuse_wider(known, shown_to)
     return known
 
 

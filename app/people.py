@@ -9,8 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app import audit, auth, passwords
@@ -163,18 +162,8 @@ def teams(session: Session) -> dict[str, list[str]]:
 
 def add_team(session: Session, by: User | None, name: str) -> None:
     """A team in which nobody is yet. Raises Conflict when the name is taken."""
-    if session.scalar(select(Team.id).where(func.lower(Team.name) == func.lower(name))) is not None:
-        raise _taken(name)
-    session.add(Team(id=new_id("team"), name=name))
-    try:
-        session.flush()
-    except IntegrityError as error:  # somebody else was quicker by a moment
-        raise _taken(name) from error
+    auth.add_named(session, Team(id=new_id("team"), name=name), "team")
     audit.note(session, by, "team.created", name)
-
-
-def _taken(name: str) -> Conflict:
-    return Conflict(f"There is a team {name} already.", hint="Choose another name.")
 
 
 def remove_team(session: Session, by: User | None, name: str) -> None:

@@ -219,12 +219,8 @@ def with_key(
             f"This Idempotency-Key was used before, for {known.id}, with another request.",
             hint="Send a new Idempotency-Key with every new sweep.",
         )
-    if known is not None and visibility.is_wider(known.visibility, shown_to):
-        raise Unprocessable(
-            f"This Idempotency-Key was used before, for {known.id}, whose visibility is {known.visibility} "
-            f"and not {shown_to}.",
-            hint="Send a new Idempotency-Key, or change who sees that sweep.",
-        )
+    if known is not None:
+        visibility.refuse_wider(known, shown_to)
     return known
 
 
@@ -294,10 +290,11 @@ def retry(services: Services, user: User, sweep_id: str) -> None:
         raise Conflict(f"No job of {sweep_id} has failed or was cancelled.", hint="There is nothing to try again.")
     refused = None
     for job_id in left:
-        with suppress(Conflict):  # one that somebody tries again in the meantime needs nothing
-            try:
-                controls.retry_now(services, user, job_id)
-            except Unprocessable as error:  # what it is made from is gone: the others go on
-                refused = error
+        try:
+            controls.retry_now(services, user, job_id)
+        except Conflict:
+            pass  # one that somebody tries again in the meantime needs nothing
+        except Unprocessable as error:  # what it is made from is gone: the others go on
+            refused = error
     if refused is not None:
         raise refused

@@ -13,11 +13,12 @@ from sqlalchemy import ColumnElement, Select, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
 from app.db import Database
-from app.errors import Forbidden
+from app.errors import Forbidden, Unprocessable
 from app.models import Job, Membership, Sweep, Upload, UploadHolder, User, Visibility
 
 Owned = Job | Sweep | Upload
 Chosen = Literal["private", "team", "all"]
+KINDS: dict[type, str] = {Job: "job", Sweep: "sweep", Upload: "upload"}
 
 
 def visible_to(user: User, table: type[Owned]) -> ColumnElement[bool]:
@@ -65,8 +66,9 @@ def sees(user: User, mates: Collection[str], owner_id: str, visibility: str) -> 
 def may_change(user: User, thing: Owned) -> None:
     """Raises Forbidden for who sees it, but does not own it."""
     if user.role != "admin" and thing.owner_id != user.id:
-        kind = {Job: "job", Sweep: "sweep", Upload: "upload"}[type(thing)]
-        raise Forbidden(f"This {kind} is another user's.", hint="Ask its owner or an administrator to change it.")
+        raise Forbidden(
+            f"This {KINDS[type(thing)]} is another user's.", hint="Ask its owner or an administrator to change it."
+        )
 
 
 def chosen(session: Session, owner: User, wanted: str | None, default: str) -> Visibility:
@@ -80,10 +82,15 @@ def chosen(session: Session, owner: User, wanted: str | None, default: str) -> V
     return Visibility(default)
 
 
-def is_wider(one: str, other: str | None) -> bool:
-    """Whether more people see what is shown so; None asks for nothing."""
+def refuse_wider(known: Job | Sweep, wanted: str | None) -> None:
+    """Raises Unprocessable where more people see what an Idempotency-Key made before than should now; None asks for nothing."""
     order = list(Visibility)
-    return other is not None and order.index(Visibility(one)) > order.index(Visibility(other))
+    if wanted is not None and order.index(Visibility(known.visibility)) > order.index(Visibility(wanted)):
+        raise Unprocessable(
+            f"This Idempotency-Key was used before, for {known.id}, whose visibility is {known.visibility} "
+            f"and not {wanted}.",
+            hint=f"Send a new Idempotency-Key, or change who sees that {KINDS[type(known)]}.",
+        )
 
 
 def of_a_copy(user: User, known: Owned) -> Visibility | None:
