@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.methods import TITLES, Herding, Optimised, RandomReal
 from engine.networks import SMALL_BELOW_PX, network_title
-from engine.scores import SUBJECT_TITLES, Robustness, Score, robustness, table, verdicts
+from engine.scores import SUBJECT_TITLES, Robustness, Score, robustness, signed, table, verdicts
 from engine.spec import JobSpec
 
 BATCH_CAVEAT = """Their batch norm used the statistics of each half batch (BSSL; the first n // 2 of a batch's n positions, or the rest),
@@ -100,9 +100,7 @@ def _upper_bound(full: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _robustness(found: Sequence[Robustness]) -> Iterator[str]:
     """DD-Ranking's scores, where all their parts were measured."""
     lines = [
-        f"- {network_title(one.student)}: HLR {one.hlr:.3f}, IOR {one.ior:+.3f}, LRS {one.lrs:.3f}".replace(
-            " -", " \u2212"
-        )
+        f"- {network_title(one.student)}: HLR {one.hlr:.3f}, IOR {signed(one.ior, 3)}, LRS {one.lrs:.3f}"
         for one in found
         if one.hlr is not None and one.ior is not None and one.lrs is not None
     ]

@@ -144,11 +144,16 @@ def verdicts(scores: Sequence[Score]) -> list[str]:
     ]
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """With its sign: +1.5, or by a real minus."""
+    return f"{value:+.{digits}f}".replace("-", "\u2212")
+
+
 def _verdict(own: Score, other: Score) -> str:
     """Says `better` only when the difference exceeds the two spreads together."""
     who = f"{network_title(own.student)}, {own.labels} labels"
     difference = own.mean - other.mean
-    points = f"{difference:+.1f}".replace("-", "\u2212")
+    points = signed(difference)
     beside = f"{other.title.lower() if other.subject != 'rded' else other.title}"
     if own.std is None or other.std is None:
         return f"{who}: {points} points against {beside}; one run each, so nothing is known of the spread."

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse
 from app.models import User, utc_now
 from app.pages.assets import ROOT, static_url, vendor_url
 from app.pages.fields import title_of
-from engine import __version__
+from engine import __version__, scores
 from engine.methods import TITLES
 from engine.networks import network_title
 from fadrm.words import duration, size
@@ -51,6 +51,7 @@ def environment() -> Environment:
         form_title=title_of,
         network_title=network_title,
         signed=signed,
+        with_sign=scores.signed,
         size=size,
         sparkline=sparkline,
         took=took,
@@ -108,7 +109,7 @@ def signed(value: float | None) -> str:
     """A difference in points, with a real sign; a dash where there is none."""
     if value is None:
         return "–"
-    return f"{value:+.1f}".replace("-", "−") if abs(value) >= 0.05 else "0.0"
+    return scores.signed(value) if abs(value) >= 0.05 else "0.0"
 
 
 def prose(text: str) -> Markup:
