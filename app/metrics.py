@@ -37,9 +37,8 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/metrics")
 def get_metrics(request: Request, services: ServicesDep, identity: IdentityDep) -> Response:
-    with (
-        services.database.read() as session
-    ):  # of an administrator also a token that may only read: a scraper has no more
+    with services.database.read() as session:
+        # Of an administrator also a token that may only read: a scraper has no more.
         auth.may_administer(session.get_one(User, identity.user.id))
     registry: CollectorRegistry = request.app.state.metrics.registry
     return Response(generate_latest(registry), media_type=MEDIA_TYPE)

@@ -100,9 +100,8 @@ def _run(database_url: str, change: Callable[[Config], None]) -> None:
     try:
         with database.engine.execution_options(immediate=True).begin() as connection:
             if connection.dialect.name == "postgresql":
-                connection.execute(
-                    text("SET LOCAL lock_timeout = 0")
-                )  # who comes second waits for the first, however long
+                # Who comes second waits for the first, however long.
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
             change(config(connection))
     finally:

@@ -43,11 +43,10 @@ PLAINLY = {  # kind of error -> what the value should be
     "less_than": "less than {lt}",
 }
 IDS = {  # where ids of uploads stand -> where one finds them
-    (
-        "dataset",
-        "id",
-    ): "`fadrm upload X.zip` prints it, and so does `fadrm datasets list`; in the browser go to Data sets, "
-    "then Distil this.",
+    ("dataset", "id"): (
+        "`fadrm upload X.zip` prints it, and so does `fadrm datasets list`; in the browser go to Data sets, "
+        "then Distil this."
+    ),
     ("teachers", "upload"): "`fadrm teachers upload X.safetensors` prints it, and so does `fadrm teachers sent`.",
 }
 SHOWN = 80  # characters of a wrong value that are repeated
