@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.synchronize import Barrier
 
 import torch
@@ -40,15 +40,14 @@ def _per_iteration(task: Task, seconds: float) -> Measured:
     return Measured(seconds=[seconds / units], first_s=seconds)
 
 
-def loop(task: Task) -> Measured:
-    """The loop alone: nothing shown, nothing kept, the losses read as seldom as the step reads them."""
+def recoveries(task: Task) -> Iterator[Recovery]:
+    """What the loop alone is of: each block by itself."""
     step, store, recipe = steps_of(task)[0], store_of(task), recipe_of(task)
-    data, began = real_data(store.step(step.needs["data"])), time.perf_counter()
-    precision = devices.resolve("auto", task.device)
+    data, precision = real_data(store.step(step.needs["data"])), devices.resolve("auto", task.device)
     folders = [store.step(key) for role, key in step.needs.items() if "teacher" in role]
     networks = [fused(model) for model in teachers(folders, task.device, precision)]
     for ipc, pixels in enumerate(images_of([store.step(step.needs["patches"])])):
-        recovery = Recovery(
+        yield Recovery(
             teachers=networks,
             patches=normalised(pixels.to(task.device), data.statistics),
             labels=torch.arange(len(pixels), device=task.device),
@@ -58,7 +57,13 @@ def loop(task: Task) -> Measured:
             places=[("recover", ipc, 0)],
             precision=precision,
         )
-        for _ in recovery.run(every=max(1, recipe.steps // 100)):
+
+
+def loop(task: Task) -> Measured:
+    """The loop alone: nothing shown, nothing kept, the losses read as seldom as the step reads them."""
+    began = time.perf_counter()
+    for recovery in recoveries(task):
+        for _ in recovery.run(every=max(1, recovery.recipe.steps // 100)):
             pass
     task.settle()
     return _per_iteration(task, time.perf_counter() - began)

@@ -71,11 +71,10 @@ def draw_mix_box(size: int, *, generator: torch.Generator) -> tuple[int, int, in
     return max(down - half, 0), max(across - half, 0), min(down + half, size), min(across + half, size)
 
 
-def apply_views(images: Tensor, views: Sequence[View], size: int) -> Tensor:
-    """(N, C, H, W) floats -> (N, C, size, size): each block's crop, antialiased bilinear resize, flip and roll.
+def view_weights(views: Sequence[View], images: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The views of (N, C, H, W) floats as two matrices each, on their device: (G, size, H) down, (G, size, W) across.
 
-    views: of each block of images, which are all as large. All four are linear and separable, hence two matrix products;
-    their gradient is the same on every run and device.
+    views: of each of G blocks. Crop, antialiased bilinear resize, flip and roll are all linear and separable.
     """
     top, left, high, wide = torch.tensor([view.box for view in views]).T
     down = resampling_weights(top, high, full=images.shape[2], size=size)
@@ -87,9 +86,17 @@ def apply_views(images: Tensor, views: Sequence[View], size: int) -> Tensor:
             for columns, view in zip(across, views, strict=True)
         ]
     )
-    down, across = (sent(weights.to(images.dtype), images.device) for weights in (down, across))
-    columns = images.reshape(len(views), -1, images.shape[3]) @ across.mT
-    seen = down[:, None] @ columns.view(len(views), -1, images.shape[2], size)
+    return sent(down.to(images.dtype), images.device), sent(across.to(images.dtype), images.device)
+
+
+def apply_views(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """(N, C, H, W) floats, and the weights of the views of G blocks that are all as large -> (N, C, size, size).
+
+    Two matrix products, whose gradient is the same on every run and device.
+    """
+    blocks, size = down.shape[:2]
+    columns = images.reshape(blocks, -1, images.shape[3]) @ across.mT
+    seen = down[:, None] @ columns.view(blocks, -1, images.shape[2], size)
     return seen.view(*images.shape[:2], size, size)
 
 

@@ -25,9 +25,8 @@ def recover_loss(logits: Tensor, labels: Tensor, distance: Tensor, *, r_bn: floa
     logits: (N, K), block after block. labels: (N,) classes. distance: (G,) of all layers together: see `weighted_distance`.
     Source: arXiv 2506.24125 eq. 52; weights from FADRM recover.py.
     """
-    bn = distance.to(logits.device)
-    ce = F.cross_entropy(logits.float(), labels, reduction="none").view(len(bn), -1).mean(1)
-    return RecoverLoss(total=ce + r_bn * bn, ce=ce, bn=bn)
+    ce = F.cross_entropy(logits.float(), labels, reduction="none").view(len(distance), -1).mean(1)
+    return RecoverLoss(total=ce + r_bn * distance, ce=ce, bn=distance)
 
 
 def committee_loss(losses: Sequence[RecoverLoss], weights: Sequence[float]) -> RecoverLoss:

@@ -46,12 +46,14 @@ class _ChannelMoments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         features, mean = ctx.saved_tensors
-        by_mean, by_var = (grad * mean.numel() / features.numel() for grad in grads)
+        by_mean, by_var = grads
+        rows = features.numel() / mean.numel()
+        height, slope = by_mean / rows, by_var * (2 / rows)
         if features.device.type == "cpu" or len(mean) == 1:
-            given = zip(features.chunk(len(mean)), mean, 2 * by_var, by_mean, strict=True)
+            given = zip(features.chunk(len(mean)), mean, slope, height, strict=True)
             parts = [_straight(*one) for one in given]
             return parts[0] if len(parts) == 1 else torch.cat(parts), None
-        return lines_at_once(features, 2 * by_var, by_mean - 2 * by_var * mean), None
+        return lines_at_once(features, slope, height - slope * mean), None
 
 
 def _moments_in_parts(features: Tensor, blocks: int) -> Moments:

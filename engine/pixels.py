@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.augment import sent
 from engine.datasets import Statistics
 
 Rounding = Literal["nearest", "floor"]
@@ -44,5 +45,5 @@ def resized(images: Tensor, size: int) -> Tensor:
 
 def per_channel(statistics: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of intensities, each (C, 1, 1) float32."""
-    mean, std = torch.tensor(statistics, device=device)[:, :, None, None]
+    mean, std = sent(torch.tensor(statistics), device)[:, :, None, None]
     return mean, std

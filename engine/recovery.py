@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from engine.augment import View, apply_views, draw_view
+from engine.augment import View, apply_views, draw_view, view_weights
 from engine.committee import Vote, votes
 from engine.datasets import Statistics
 from engine.errors import Diverged
+from engine.graphs import Replayed, rate, set_rate
 from engine.losses import RecoverLoss, committee_loss, flatness_penalties, recover_loss
 from engine.matching import Matching
 from engine.methods import Recipe
@@ -141,9 +142,16 @@ class Recovery:
         self._stage = stage
         self._images = images.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         self._average: Tensor | None = self.images.clone() if self.recipe.flatness else None
+        device = images.device
         self._adam = torch.optim.Adam(
-            [self._images], lr=self.recipe.lr, betas=self.recipe.betas, eps=ADAM_EPS, fused=True
+            [self._images],
+            lr=rate(self.recipe.lr, device),
+            betas=self.recipe.betas,
+            eps=ADAM_EPS,
+            fused=True,
+            capturable=device.type == "cuda",
         )
+        self._update_replayed = Replayed(self._update, self._changed, device, self._precision)
 
     def _iterate(self, every: int) -> Iteration:
         step, stage = self.step, self.recipe.stage_of(self.step)
@@ -172,32 +180,44 @@ class Recovery:
             return resized(self.images, size)
         return inject(self.images, self._patches, size=size, alpha=self.recipe.alpha)
 
-    def _descend(self, asked: Sequence[Vote], lr: float) -> RecoverLoss:
+    def _descend(self, asked: tuple[Vote, ...], lr: float) -> RecoverLoss:
         """One step of Adam and the clip behind it."""
         size = self.recipe.sizes[self._stage]
         views = self._views(self.step, size)
-        losses = [self._loss(vote.teacher, views, size) for vote in asked]
+        weights = view_weights(views, self._images, size) if views else ()
+        set_rate(self._adam, lr)
+        total, ce, bn = self._update_replayed(asked, *weights)
+        return RecoverLoss(total=total, ce=ce, bn=bn)
+
+    def _update(self, asked: Sequence[Vote], *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `_descend` does on the device. weights: of the crop, flip and roll of each block; none to look at all."""
+        losses = [self._loss(vote.teacher, weights) for vote in asked]
         loss = losses[0] if len(asked) == 1 else committee_loss(losses, [vote.weight for vote in asked])
         if self._average is not None:
             self._average.lerp_(self.images, 1 - AVERAGE_KEPT)
-        self._adam.param_groups[0]["lr"] = lr
         self._adam.zero_grad()
         torch.autograd.backward(self._scaler.scale(loss.total.sum()))
         self._scaler.step(self._adam)
         self._scaler.update()
         with torch.no_grad():
             torch.clamp(self._images, self._low, self._high, out=self._images)
-        return loss
+        return loss.total.detach(), loss.ce.detach(), loss.bn.detach()
 
-    def _loss(self, teacher: int, views: Sequence[View], size: int) -> RecoverLoss:
+    def _changed(self) -> list[Tensor]:
+        """All that `_update` changes."""
+        average = [] if self._average is None else [self._average]
+        return [self.images, *average, *self._adam.state[self._images].values()]
+
+    def _loss(self, teacher: int, weights: Sequence[Tensor]) -> RecoverLoss:
         """What one teacher says about the images, and how much it differs from what it says of their moving average."""
         model, matching = self._teachers[teacher], self._matchings[teacher]
-        inputs = _seen(self._images, views, size)
+        inputs = apply_views(self._images, *weights) if weights else self._images
         logits, loss = objective(model, matching, inputs, self._labels, self.recipe, self._precision)
         if self._average is None:
             return loss
+        seen = apply_views(self._average, *weights) if weights else self._average
         with torch.no_grad(), computing(self._precision, inputs.device):
-            average = model(_seen(self._average, views, size).contiguous(memory_format=torch.channels_last))
+            average = model(seen.contiguous(memory_format=torch.channels_last))
         penalty = self.recipe.flatness * flatness_penalties(logits, average, blocks=len(loss.total))
         return RecoverLoss(total=loss.total + penalty, ce=loss.ce, bn=loss.bn)
 
@@ -271,8 +291,3 @@ def objective(
     with computing(precision, inputs.device), matching:
         logits = teacher(inputs.contiguous(memory_format=torch.channels_last))
     return logits, recover_loss(logits, labels, matching.distance(), r_bn=recipe.r_bn)
-
-
-def _seen(images: Tensor, views: Sequence[View], size: int) -> Tensor:
-    """(N, C, size, size): the images through the views of their blocks."""
-    return apply_views(images, views, size) if views else images

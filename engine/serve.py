@@ -51,6 +51,7 @@ def serve(*, parent: int | None = None, threads: int | None = None) -> int:
     told, drain = private_stdout(), Drain()
     threads = threads or torch.get_num_threads()
     drain.listen()
+    _load()
     while not drain.is_set():
         drain.waiting = True
         line = sys.stdin.readline()
@@ -64,6 +65,11 @@ def serve(*, parent: int | None = None, threads: int | None = None) -> int:
         except Drained:
             break
     return EXIT_DRAINED
+
+
+def _load() -> None:
+    """The rest of torch, which it loads when the first optimiser is made: a second that is no step's own."""
+    torch.optim.SGD([torch.zeros(1)])
 
 
 def answer(request: Request, drain: Drain, *, threads: int) -> Iterator[Event]:

@@ -94,6 +94,7 @@ class BatchNormStatistics(_ChannelListener):
 
     def __init__(self, model: nn.Module, *, blocks: int = 1) -> None:
         self._norms = batch_norms(model)
+        self._device = next(model.parameters()).device
         super().__init__(self._norms, [layer.num_features for layer in self._norms], blocks)
 
     def distances(self) -> Tensor:
@@ -103,7 +104,7 @@ class BatchNormStatistics(_ChannelListener):
         variance is biased, as in the authors' code. Source: arXiv 2506.24125 eq. 52; FADRM utils_recover.py.
         """
         if not self._norms:
-            return torch.zeros(self._blocks, 0)
+            return torch.zeros(self._blocks, 0, device=self._device)
         return self._distances_to(self._remembered())
 
     def _remembered(self) -> Tensor:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from engine.datasets import Statistics
 from engine.errors import Diverged
+from engine.graphs import Replayed, rate, set_rate
 from engine.labels import LabelPlan, apart, halves, mix_shares, rendered_batches
 from engine.losses import distillation_loss, mixed_cross_entropy
 from engine.networks import looked_at_together
@@ -31,7 +32,21 @@ from engine.precision import (
 from engine.randomness import repeatable
 from engine.schedule import student_lr
 
-Criterion = Callable[[Tensor, slice], Tensor]  # logits (n, K) and their positions in the epoch -> mean loss
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """What a student learns from in an epoch."""
+
+    loss: Callable[..., Tensor]  # logits (n, K), and the rows of the tensors that belong to them -> mean loss
+    tensors: tuple[Tensor, ...]  # (N, ...) each, by position in the epoch, on the device
+
+    def __call__(self, logits: Tensor, positions: slice) -> Tensor:
+        """The mean loss of (n, K) logits, by their positions in the epoch."""
+        return self.loss(logits, *self.rows(positions))
+
+    def rows(self, positions: slice) -> tuple[Tensor, ...]:
+        """What the images at these positions are compared with."""
+        return tuple(rows[positions] for rows in self.tensors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +72,7 @@ class Student:
         self._device, self._seed = device, seed
         self._optimizer = student_optimizer(self.model, lr=recipe.lr, weight_decay=recipe.weight_decay)
         self._scaler = gradient_scaler(recipe.precision, device)
+        self._update_replayed = self._replayed()
 
     def train_epoch(self, images: Tensor, plan: LabelPlan, criterion: Criterion, *, statistics: Statistics) -> float:
         """One pass over (N, C, S, S) uint8 images, in the plan's batches; returns the mean loss of its batches, nats.
@@ -64,7 +80,8 @@ class Student:
         Raises Diverged when it is not finite.
         """
         self.model.train()
-        self._set_lr(student_lr(self.epoch, epochs=self.recipe.epochs, lr=self.recipe.lr, eta=self.recipe.eta))
+        lr = student_lr(self.epoch, epochs=self.recipe.epochs, lr=self.recipe.lr, eta=self.recipe.eta)
+        set_rate(self._optimizer, lr)
         total = torch.zeros((), device=self._device)
         with repeatable(self._seed, "student", self.epoch, device=self._device):
             for positions, inputs in rendered_batches(images, plan, statistics=statistics, device=self._device):
@@ -80,20 +97,28 @@ class Student:
 
         Each half has batch statistics of its own, as when it was labelled; the gradient is that of the mean loss.
         """
+        (losses,) = self._update_replayed(criterion.loss, inputs, *criterion.rows(positions))
+        return losses
+
+    def _update(self, loss: Callable[..., Tensor], inputs: Tensor, *rows: Tensor) -> tuple[Tensor]:
+        """What `descend` does on the device."""
         parts = halves(len(inputs))
         self._optimizer.zero_grad()
         with computing(self.recipe.precision, self._device), apart(self.model, parts):
             logits = self.model(inputs.contiguous(memory_format=self._layout))
-        losses = torch.stack(
-            [
-                criterion(logits[part], slice(positions.start + part.start, positions.start + part.stop))
-                for part in parts
-            ]
-        )
+        losses = torch.stack([loss(logits[part], *(row[part] for row in rows)) for part in parts])
         torch.autograd.backward(self._scaler.scale(losses.mean()))
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        return losses.detach()
+        return (losses.detach(),)
+
+    def _replayed(self) -> Replayed:
+        return Replayed(self._update, self._changed, self._device, self.recipe.precision)
+
+    def _changed(self) -> list[Tensor]:
+        """All that `_update` changes."""
+        remembered = [value for entry in self._optimizer.state.values() for value in entry.values()]
+        return [*self.model.state_dict().values(), *remembered]
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next epochs depend on: for safetensors, and for `restore`."""
@@ -117,10 +142,7 @@ class Student:
                 remembered.setdefault(int(index), {})[entry] = value
         restore_memory(self._optimizer, remembered)
         restore_scaler(self._scaler, state)
-
-    def _set_lr(self, lr: float) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        self._update_replayed = self._replayed()
 
 
 def restore_memory(optimizer: torch.optim.Optimizer, remembered: dict[int, dict[str, Tensor]]) -> None:
@@ -146,7 +168,8 @@ def student_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> to
     decayed = [value for name, value in model.named_parameters() if _decays(name, value)]
     others = [value for name, value in model.named_parameters() if not _decays(name, value)]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, fused=True)
+    device = next(model.parameters()).device
+    return torch.optim.AdamW(groups, lr=rate(lr, device), fused=True, capturable=device.type == "cuda")
 
 
 def _decays(name: str, value: Tensor) -> bool:
@@ -155,18 +178,26 @@ def _decays(name: str, value: Tensor) -> bool:
 
 def soft_criterion(teacher_logits: Tensor, *, temperature: float, device: torch.device) -> Criterion:
     """Learn from the teachers' (N, K) logits of an epoch, by position in its plan."""
-    targets = teacher_logits.to(device)
-    return lambda logits, positions: distillation_loss(logits, targets[positions], temperature=temperature)
+    return Criterion(Distillation(temperature), (teacher_logits.to(device),))
+
+
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    """`distillation_loss` at a temperature."""
+
+    temperature: float
+
+    def __call__(self, logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        return distillation_loss(logits, teacher_logits, temperature=self.temperature)
 
 
 def hard_criterion(labels: Tensor, plan: LabelPlan, *, side: int, device: torch.device) -> Criterion:
     """Learn the true classes: (N,) labels by image, mixed by area where CutMix mixed images of side x side px."""
     own = labels.cpu()[plan.order.long()].long()
-    pasted = torch.cat([own[batch][plan.partners[batch].long()] for batch in plan.batches]).to(device)
+    pasted = torch.cat([own[batch][plan.partners[batch].long()] for batch in plan.batches])
     sizes = torch.tensor([batch.stop - batch.start for batch in plan.batches])
-    shares = mix_shares(plan, side).repeat_interleave(sizes).to(device)
-    own = own.to(device)
-    return lambda logits, positions: mixed_cross_entropy(logits, own[positions], pasted[positions], shares[positions])
+    shares = mix_shares(plan, side).repeat_interleave(sizes)
+    return Criterion(mixed_cross_entropy, (own.to(device), pasted.to(device), shares.to(device)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

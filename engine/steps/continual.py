@@ -21,7 +21,7 @@ from engine.label_store import LabelMaker
 from engine.params import ContinualParams
 from engine.randomness import generator
 from engine.steps.evaluate import label_maker, new_student
-from engine.students import Student, soft_criterion, top1_pct
+from engine.students import Criterion, Distillation, Student, top1_pct
 
 
 def continual(context: Context[ContinualParams]) -> Telling:
@@ -62,6 +62,7 @@ class _Lessons:
     groups: list[Tensor]  # the classes so far with each group, (k,) int64
     curve: list[tuple[int, float]]  # classes so far, top-1 in %
     student: Student
+    loss: _Among
     teacher: LabelMaker
 
     @classmethod
@@ -75,6 +76,7 @@ class _Lessons:
         groups = [order[: sum(ends[: index + 1])] for index in range(params.steps)]
         found = context.resumed()
         curve = [] if found is None else [(seen, top1) for seen, top1 in found.facts["curve"]]
+        classes = groups[min(len(curve), len(groups) - 1)]
         lessons = cls(
             params=params,
             device=context.device,
@@ -83,7 +85,8 @@ class _Lessons:
             groups=groups,
             curve=curve,
             student=new_student(params, data, context.device),
-            teacher=_teacher(context, data, images, groups[min(len(curve), len(groups) - 1)]),
+            loss=_loss(context, classes),
+            teacher=_teacher(context, data, images, classes),
         )
         if found is not None:
             lessons.student.restore(found.tensors)
@@ -119,14 +122,8 @@ class _Lessons:
     def train(self) -> None:
         """One epoch. Raises Diverged."""
         plan, logits = self.teacher.epoch(self.student.epoch)
-        columns = self.classes.to(self.device)
-        learn = soft_criterion(logits[:, columns], temperature=self.params.temperature, device=self.device)
-        self.student.train_epoch(
-            self.teacher.images,
-            plan,
-            lambda answers, positions: learn(answers[:, columns], positions),
-            statistics=self.data.statistics,
-        )
+        criterion = Criterion(self.loss, (logits[:, self.loss.classes],))
+        self.student.train_epoch(self.teacher.images, plan, criterion, statistics=self.data.statistics)
 
     def test(self) -> float:
         """Top-1 on the test images of the classes so far, among these classes, %. It ends the group."""
@@ -148,6 +145,7 @@ class _Lessons:
         """A student from scratch for the next group, if there is one."""
         if self._is_under_way:
             self.student = new_student(self.params, self.data, self.device)
+            self.loss = _loss(context, self.classes)
             self.teacher = _teacher(context, self.data, self.images, self.classes)
 
     def state(self) -> State:
@@ -163,6 +161,21 @@ class _Lessons:
             "epochs": self.params.plan.epochs,
             "precision": self.student.recipe.precision,
         }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Among:
+    """The loss among some classes: (k,) int64, on the device."""
+
+    classes: Tensor
+    loss: Distillation
+
+    def __call__(self, logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        return self.loss(logits[:, self.classes], teacher_logits)
+
+
+def _loss(context: Context[ContinualParams], classes: Tensor) -> _Among:
+    return _Among(classes.to(context.device), Distillation(context.params.temperature))
 
 
 def _teacher(context: Context[ContinualParams], data: RealData, images: Tensor, classes: Tensor) -> LabelMaker:

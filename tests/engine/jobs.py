@@ -56,32 +56,38 @@ class Job:
         return [event for step, event in self.events if step.key == key]
 
 
-def carried_out(spec: JobSpec, root: Path) -> Job:
+def carried_out(spec: JobSpec, root: Path, device: torch.device = CPU) -> Job:
     """Do a whole job in this process."""
     store = Store(root)
     planned = plan(spec, describe(spec.dataset))
-    events = list(run(planned, store, device=CPU))
+    events = list(run(planned, store, device=device))
     failed = [event.error for _, event in events if isinstance(event, Failed)]
     assert not failed, failed
     return Job(spec=spec, store=store, plan=planned, events=events)
 
 
 def attempt(
-    step: Step, store: Store, number: int, *, stop: Callable[[], bool] = bool, checkpoint_s: float = 60
+    step: Step,
+    store: Store,
+    number: int,
+    *,
+    stop: Callable[[], bool] = bool,
+    checkpoint_s: float = 60,
+    device: torch.device = CPU,
 ) -> Path:
     """Do a step anew, without publishing it."""
     out = store.attempt(step.key, number)
-    events = list(perform(step, store, out=out, attempt=number, device=CPU, stop=stop, checkpoint_s=checkpoint_s))
+    events = list(perform(step, store, out=out, attempt=number, device=device, stop=stop, checkpoint_s=checkpoint_s))
     assert isinstance(events[-1], Finished), events[-1]
     return out
 
 
-def interrupted(step: Step, store: Store, *, every: int) -> tuple[Path, int]:
+def interrupted(step: Step, store: Store, *, every: int, device: torch.device = CPU) -> tuple[Path, int]:
     """Do a step in attempts that are stopped at every so many safe places; where it is whole, and how many there were."""
     for number in range(1, 1000):
         asked = iter(range(1_000_000))
         try:
-            return attempt(step, store, number, stop=partial(_stops, asked, every)), number
+            return attempt(step, store, number, stop=partial(_stops, asked, every), device=device), number
         except Drained:
             continue
     raise AssertionError("it never ends")

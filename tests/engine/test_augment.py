@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -20,9 +22,14 @@ from engine.augment import (
     draw_mix_box,
     draw_view,
     paste,
+    view_weights,
 )
 from engine.randomness import generator
 from tests.engine.golden import stored
+
+
+def _seen(images: Tensor, views: Sequence[View], size: int) -> Tensor:
+    return apply_views(images, *view_weights(views, images, size))
 
 
 def pictures(count: int, side: int) -> Tensor:
@@ -79,31 +86,31 @@ def test_a_view_is_what_the_authors_network_saw(step: int) -> None:
     top, left, high, wide = tensors["crop_ijhw"][step].tolist()
     down, right = tensors["roll"][step].tolist()
     view = View(box=(top, left, high, wide), flip=bool(tensors["flip"][step]), roll=(down, right))
-    seen = apply_views(images, [view], images.shape[-1])
+    seen = _seen(images, [view], images.shape[-1])
     torch.testing.assert_close(seen, tensors[f"iter{step:02d}.network_input"], atol=1e-5, rtol=0)
 
 
 def test_a_view_of_everything_changes_nothing() -> None:
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(apply_views(images, [View(box=(0, 0, 16, 16), flip=False, roll=(0, 0))], 16), images)
+    assert torch.equal(_seen(images, [View(box=(0, 0, 16, 16), flip=False, roll=(0, 0))], 16), images)
 
 
 def test_a_view_flips_and_then_rolls() -> None:
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    seen = apply_views(images, [View(box=(0, 0, 16, 16), flip=True, roll=(3, 5))], 16)
+    seen = _seen(images, [View(box=(0, 0, 16, 16), flip=True, roll=(3, 5))], 16)
     assert torch.equal(seen, images.flip(3).roll((3, 5), (2, 3)))
 
 
 def test_each_block_is_seen_through_its_own_view() -> None:
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     views = [draw_view(size=16, crop=True, flip=True, jitter=4, generator=generator(0, "t", i)) for i in range(2)]
-    apart = [apply_views(part, [view], 12) for part, view in zip(images.chunk(2), views, strict=True)]
-    torch.testing.assert_close(apply_views(images, views, 12), torch.cat(apart), atol=1e-6, rtol=0)
+    apart = [_seen(part, [view], 12) for part, view in zip(images.chunk(2), views, strict=True)]
+    torch.testing.assert_close(_seen(images, views, 12), torch.cat(apart), atol=1e-6, rtol=0)
 
 
 def test_only_the_pixels_in_the_box_get_a_gradient() -> None:
     images = torch.zeros(1, 1, 16, 16, requires_grad=True)
-    seen = apply_views(images, [View(box=(2, 3, 8, 6), flip=False, roll=(0, 0))], 16)
+    seen = _seen(images, [View(box=(2, 3, 8, 6), flip=False, roll=(0, 0))], 16)
     (gradient,) = torch.autograd.grad(seen.sum(), images)
     inside = torch.zeros(16, 16, dtype=torch.bool)
     inside[2:10, 3:9] = True

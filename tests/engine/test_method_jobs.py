@@ -50,7 +50,7 @@ NEEDS = {  # of the recover step, beside data and teachers
 }
 
 
-def _spec(method: Method, root: Path) -> JobSpec:
+def spec_of(method: Method, root: Path) -> JobSpec:
     folder = write_set(root / "images", classes=("ant", "bee"))
     networks = (SMALL, "resnet18_w16")[: min(2, method.TEACHERS[1])]
     return JobSpec(
@@ -72,7 +72,7 @@ def test_every_method_is_tried() -> None:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.method)
 def test_a_method_goes_from_real_images_to_a_download(method: Method, tmp_path: Path) -> None:
-    job = carried_out(_spec(method, tmp_path), tmp_path / "store")
+    job = carried_out(spec_of(method, tmp_path), tmp_path / "store")
     step = job.step(StepKind.RECOVER if isinstance(method, Optimised) else StepKind.SELECT)
     images = arrays.read(job.store.step(step.key) / "images.npy")
     assert images.shape == (2, 2, 3, 16, 16) and images.float().flatten(2).std(2).min() > 0
@@ -94,7 +94,7 @@ def _manifest(job: Job) -> dict[str, Any]:
 
 
 def test_from_128_px_on_an_rded_image_is_of_four_real_ones_and_says_which(tmp_path: Path) -> None:
-    spec = _spec(Rded(), tmp_path)
+    spec = spec_of(Rded(), tmp_path)
     changes = {
         "dataset": spec.dataset.model_copy(update={"resolution": 128}),
         "ipc": 1,
@@ -107,18 +107,18 @@ def test_from_128_px_on_an_rded_image_is_of_four_real_ones_and_says_which(tmp_pa
 
 
 def test_images_from_noise_ask_for_no_patches(tmp_path: Path) -> None:
-    spec = _spec(Sre2l(budgets=(3,)), tmp_path).model_copy(update={"patches": Patches(candidates=1)})
+    spec = spec_of(Sre2l(budgets=(3,)), tmp_path).model_copy(update={"patches": Patches(candidates=1)})
     assert not list(impossibilities(spec, describe(spec.dataset)))
 
 
 def test_a_committee_of_the_same_network_twice_is_refused(tmp_path: Path) -> None:
-    spec = _spec(CvDd(budgets=(3,)), tmp_path)
+    spec = spec_of(CvDd(budgets=(3,)), tmp_path)
     (error,) = impossibilities(spec.model_copy(update={"teachers": spec.teachers[:1] * 2}), describe(spec.dataset))
     assert error.report.pointer == "/teachers/1" and "named twice" in error.report.message and error.report.hint
 
 
 def test_a_committee_of_one_is_refused(tmp_path: Path) -> None:
-    spec = _spec(Gvbsm(budgets=(3,)), tmp_path)
+    spec = spec_of(Gvbsm(budgets=(3,)), tmp_path)
     (error,) = impossibilities(spec.model_copy(update={"teachers": spec.teachers[:1]}), describe(spec.dataset))
     assert error.report.pointer == "/teachers" and "takes 2 to 8 teachers" in error.report.message
 
@@ -128,25 +128,25 @@ BARE = Teacher(network="alexnet", epochs=1, batch_size=6, optimizer="adamw", lr=
 
 @pytest.mark.parametrize("method", [Fadrm(budgets=(3,)), Cda(budgets=(3,))], ids=lambda method: method.method)
 def test_a_method_that_matches_batch_norm_refuses_a_teacher_without(method: Method, tmp_path: Path) -> None:
-    spec = _spec(method, tmp_path).model_copy(update={"teachers": (BARE,)})
+    spec = spec_of(method, tmp_path).model_copy(update={"teachers": (BARE,)})
     (error,) = impossibilities(spec, describe(spec.dataset))
     assert error.report.pointer == "/teachers/0/network"
     assert "alexnet has none" in error.report.message and SMALL in error.report.hint
 
 
 def test_a_committee_without_any_batch_norm_is_refused_teacher_by_teacher(tmp_path: Path) -> None:
-    spec = _spec(FadrmPlus(budgets=(3,)), tmp_path).model_copy(update={"teachers": (BARE, BARE)})
+    spec = spec_of(FadrmPlus(budgets=(3,)), tmp_path).model_copy(update={"teachers": (BARE, BARE)})
     pointers = [error.report.pointer for error in impossibilities(spec, describe(spec.dataset))]
     assert pointers == ["/teachers/0/network", "/teachers/1/network"]
 
 
 def test_beside_another_a_teacher_without_batch_norm_counts_by_its_logits(tmp_path: Path) -> None:
-    spec = _spec(FadrmPlus(budgets=(2, 2)), tmp_path)
+    spec = spec_of(FadrmPlus(budgets=(2, 2)), tmp_path)
     job = carried_out(spec.model_copy(update={"teachers": (*spec.teachers[:1], BARE)}), tmp_path / "store")
     images = arrays.read(job.store.step(job.step(StepKind.RECOVER).key) / "images.npy")
     assert images.shape == (2, 2, 3, 16, 16) and images.float().flatten(2).std(2).min() > 0
 
 
 def test_what_only_labels_with_a_teacher_takes_any(tmp_path: Path) -> None:
-    spec = _spec(RandomReal(), tmp_path).model_copy(update={"teachers": (BARE,)})
+    spec = spec_of(RandomReal(), tmp_path).model_copy(update={"teachers": (BARE,)})
     assert not list(impossibilities(spec, describe(spec.dataset)))

@@ -1,0 +1,134 @@
+"""A step that is replayed comes to what it comes to as it stands, or is not replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine.graphs import SWITCH, Replayed, rate, set_rate
+from tests.pretended_gpu import CUDA, Gpu, pretended_gpu
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def gpu() -> Iterator[Gpu]:
+    with pretended_gpu() as gpu:
+        yield gpu
+
+
+class Adder:
+    """Adds its inputs to a sum, and tells it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sum = torch.zeros(2, device=device)
+        self.times = 0
+
+    def __call__(self, kind: Hashable, value: Tensor) -> tuple[Tensor]:
+        self.times += 1
+        assert isinstance(kind, int)
+        self.sum += kind * value
+        return (self.sum * 1,)
+
+    def changed(self) -> list[Tensor]:
+        return [self.sum]
+
+
+def replayed(step: Adder, device: torch.device = CUDA, **given: str) -> Replayed:
+    return Replayed(step, step.changed, device, given.get("precision", "bf16"))  # type: ignore[arg-type]
+
+
+def sums(step: Replayed, device: torch.device, kinds: list[int]) -> list[float]:
+    return [step(kind, torch.full((2,), float(turn), device=device))[0][0].item() for turn, kind in enumerate(kinds)]
+
+
+KINDS = [1, 1, 1, 2, 1, 2, 2, 1, 2]
+EXPECTED = [0.0, 1, 3, 9, 13, 23, 35, 42, 58]
+
+
+def test_on_a_cpu_a_step_is_done_as_it_stands() -> None:
+    step = Adder(CPU)
+    assert sums(replayed(step, CPU), CPU, KINDS) == EXPECTED
+    assert step.times == len(KINDS)
+
+
+def test_on_a_gpu_it_is_recorded_the_second_time_and_replayed_from_then_on(gpu: Gpu) -> None:
+    step = Adder(CUDA)
+    assert sums(replayed(step), CUDA, KINDS) == EXPECTED
+    assert step.times == 2 * 3  # of each kind: as it stands, recorded, and held against the record
+    assert gpu.launches["graph"] == len(KINDS) - 2
+
+
+def test_inputs_of_another_shape_are_recorded_apart(gpu: Gpu) -> None:
+    step = Adder(CUDA)
+    again = replayed(step)
+    for _ in range(3):
+        again(1, torch.ones(2, device=CUDA))
+        again(1, torch.ones(1, device=CUDA))
+    assert step.sum.tolist() == [6, 6] and step.times == 6
+
+
+@pytest.mark.parametrize(("precision", "switch"), [("fp16", "1"), ("bf16", "0")])
+def test_neither_in_fp16_nor_where_it_is_switched_off(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, precision: str, switch: str
+) -> None:
+    monkeypatch.setenv(SWITCH, switch)
+    step = Adder(CUDA)
+    assert sums(replayed(step, precision=precision), CUDA, KINDS) == EXPECTED
+    assert not gpu.launches["graph"]
+
+
+class Impatient(Adder):
+    """Waits for the device."""
+
+    def __call__(self, kind: Hashable, value: Tensor) -> tuple[Tensor]:
+        if value[0].item() < 0:
+            return (self.sum * 1,)
+        return super().__call__(kind, value)
+
+
+class Fickle(Adder):
+    """Does what no graph can know of."""
+
+    def __call__(self, kind: Hashable, value: Tensor) -> tuple[Tensor]:
+        (told,) = super().__call__(kind, value)
+        self.sum += self.times % 2
+        return (told,)
+
+
+@pytest.mark.parametrize(("kind", "why"), [(Impatient, "not permitted"), (Fickle, "other numbers")])
+def test_a_step_that_cannot_be_replayed_goes_on_as_it_stands(
+    gpu: Gpu, caplog: pytest.LogCaptureFixture, kind: type[Adder], why: str
+) -> None:
+    step, straight = kind(CUDA), kind(CUDA)
+    told = sums(replayed(step), CUDA, [1] * 6)
+    if kind is Impatient:
+        assert told == sums(Replayed(straight, straight.changed, CUDA, "fp16"), CUDA, [1] * 6)
+    assert why in caplog.text and len(caplog.records) == 1
+    assert gpu.launches["graph"] == (kind is Fickle)
+
+
+def test_dropout_draws_as_it_does_unrecorded(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop = nn.Dropout(0.5)
+
+    def drawn(switch: str) -> list[list[float]]:
+        monkeypatch.setenv(SWITCH, switch)
+        torch.manual_seed(0)
+        step = Replayed(lambda _, values: (drop(values),), list, CUDA, "bf16")
+        return [step(None, torch.ones(8, device=CUDA))[0].tolist() for _ in range(5)]
+
+    assert drawn("1") == drawn("0")
+    assert gpu.launches["graph"] == 4
+
+
+def test_a_rate_is_changed_where_a_graph_reads_it(gpu: Gpu) -> None:
+    for device in (CPU, CUDA):
+        values = torch.zeros(2, device=device).requires_grad_()
+        adam = torch.optim.Adam([values], lr=rate(0.5, device), fused=True)
+        before = adam.param_groups[0]["lr"]
+        set_rate(adam, 0.25)
+        assert adam.param_groups[0]["lr"] == 0.25
+        assert (adam.param_groups[0]["lr"] is before) == (device == CUDA)

@@ -1,0 +1,145 @@
+"""Whole jobs on a pretended GPU: every tensor where it belongs, nothing waited for inside the loops, the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.fused import fused
+from engine.graphs import SWITCH
+from engine.labels import draw_plan
+from engine.methods import Method, Optimised, Recipe
+from engine.models import build, frozen
+from engine.plan import StepKind
+from engine.precision import Precision, cast, prepared
+from engine.recovery import Recovery
+from engine.students import Criterion, Student, StudentRecipe, hard_criterion, soft_criterion
+from tests.engine.golden import CIFAR10
+from tests.engine.jobs import carried_out, contents, interrupted
+from tests.engine.test_method_jobs import METHODS, spec_of
+from tests.pretended_gpu import CUDA, Gpu, pretended_gpu
+
+CLASSES, SIDE, COUNT = 4, 16, 24
+
+
+@pytest.fixture
+def gpu() -> Iterator[Gpu]:
+    with pretended_gpu() as gpu:
+        yield gpu
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.method)
+def test_every_method_from_real_images_to_the_download(method: Method, gpu: Gpu, tmp_path: Path) -> None:
+    job = carried_out(spec_of(method, tmp_path), tmp_path / "store", CUDA)
+    assert gpu.launches["graph"]
+    if isinstance(method, Optimised):
+        step = job.step(StepKind.RECOVER)
+        out, attempts = interrupted(step, job.store, every=2, device=CUDA)
+        assert attempts > 2 and contents(out) == contents(job.store.step(step.key))
+
+
+def _recovery(device: torch.device, precision: Precision, *, blocks: int = 1, teachers: int = 1) -> Recovery:
+    networks = ("resnet18_w16", "convnet3_w32")[:teachers]
+    models = [build(network, num_classes=CLASSES, resolution=SIDE, seed=0) for network in networks]
+    patches = torch.randn(CLASSES * blocks, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    return Recovery(
+        teachers=[fused(cast(prepared(frozen(model), device), precision)) for model in models],
+        patches=patches.to(device),
+        labels=torch.arange(CLASSES).repeat(blocks).to(device),
+        recipe=Recipe(budgets=(8, 6), sizes=(SIDE, SIDE), alpha=0.5, lr=0.05, jitter=2, batch=CLASSES),
+        statistics=CIFAR10,
+        seed=0,
+        places=[("recover", block) for block in range(blocks)],
+        precision=precision,
+    )
+
+
+def _images(recovery: Recovery) -> Tensor:
+    for _ in recovery.run(every=100):
+        pass
+    return recovery.images.cpu()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_an_iteration_of_recovery_waits_for_nothing(gpu: Gpu, precision: Precision, blocks: int) -> None:
+    recovery, told = _recovery(CUDA, precision, blocks=blocks, teachers=2), []
+    for iteration in recovery.run(every=100):
+        told.append((list(gpu.waits), gpu.launches["graph"], sum(gpu.launches.values())))
+        gpu.waits.clear()
+        gpu.launches.clear()
+        if iteration.step == 6:
+            break
+    for waits, graphs, launches in told[4:]:  # each teacher was asked twice
+        assert not waits
+        assert graphs == (precision != "fp16")
+        assert launches < 6 or precision == "fp16"
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_replayed_iterations_come_to_the_same_bytes(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, precision: Precision, blocks: int
+) -> None:
+    images = []
+    for switch in ("0", "1"):
+        monkeypatch.setenv(SWITCH, switch)
+        images.append(_images(_recovery(CUDA, precision, blocks=blocks, teachers=2)))
+    assert torch.equal(*images)
+    assert gpu.launches["graph"] == 14 - 4  # but for the first of each teacher and stage
+
+
+def test_recovery_comes_to_what_it_comes_to_on_a_cpu() -> None:
+    here = _images(_recovery(torch.device("cpu"), "fp32", blocks=3))
+    with pretended_gpu():
+        there = _images(_recovery(CUDA, "fp32", blocks=3))
+    torch.testing.assert_close(there, here, atol=1e-3, rtol=0)
+
+
+def _student(device: torch.device, precision: Precision, labels: str, epochs: int = 4) -> tuple[Student, list[float]]:
+    model = torch.nn.Sequential(
+        build("convnet3_w32", num_classes=CLASSES, resolution=SIDE, seed=0), torch.nn.Dropout(0.3)
+    )
+    student = Student(model, StudentRecipe(epochs=epochs, precision=precision), device=device)
+    chance = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (COUNT, 3, SIDE, SIDE), generator=chance, dtype=torch.uint8).to(device)
+    logits = torch.randn(COUNT, CLASSES, generator=chance).half()
+    losses = []
+    for epoch in range(epochs):
+        plan = draw_plan(COUNT, batch_size=5, side=SIDE, seed=0, epoch=epoch)
+        criterion: Criterion
+        if labels == "soft":
+            criterion = soft_criterion(logits, temperature=20, device=device)
+        else:
+            criterion = hard_criterion(torch.arange(COUNT) % CLASSES, plan, side=SIDE, device=device)
+        losses.append(student.train_epoch(images, plan, criterion, statistics=CIFAR10))
+    return student, losses
+
+
+@pytest.mark.parametrize("labels", ["soft", "hard"])
+def test_students_that_are_replayed_come_to_the_same_bytes(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, labels: str
+) -> None:
+    weights, losses = [], []
+    for switch in ("0", "1"):
+        monkeypatch.setenv(SWITCH, switch)
+        student, told = _student(CUDA, "bf16", labels)
+        weights.append([value.cpu() for value in student.model.state_dict().values()])
+        losses.append(told)
+    assert all(map(torch.equal, *weights)) and losses[0] == losses[1]
+    assert gpu.launches["graph"] == 4 * 5 - 2  # batches of five and of four; each as it stands once
+
+
+def test_an_epoch_of_a_student_waits_at_its_end_alone(gpu: Gpu) -> None:
+    student, _ = _student(CUDA, "fp32", "soft", epochs=2)
+    plan = draw_plan(COUNT, batch_size=5, side=SIDE, seed=0, epoch=2)
+    criterion = soft_criterion(torch.zeros(COUNT, CLASSES).half(), temperature=20, device=CUDA)
+    images = torch.zeros(COUNT, 3, SIDE, SIDE, dtype=torch.uint8, device=CUDA)
+    gpu.waits.clear()
+    student.train_epoch(images, plan, criterion, statistics=CIFAR10)
+    assert gpu.waits == ["_local_scalar_dense"]
