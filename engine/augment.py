@@ -34,7 +34,18 @@ def draw_boxes(
     ratio: tuple[float, float] = RATIO,
 ) -> Tensor:
     """(count, 4) int64 boxes of random resized crops, distributed as torchvision's RandomResizedCrop draws them."""
-    chance = torch.rand(4, count, ATTEMPTS, dtype=torch.float64, generator=generator)
+    return _boxes(_box_chances(count, generator), height=height, width=width, scale=scale, ratio=ratio)
+
+
+def _box_chances(count: int, generator: torch.Generator) -> Tensor:
+    """(4, count, ATTEMPTS): area, aspect, top and left, as uniform numbers."""
+    return torch.rand(4, count, ATTEMPTS, dtype=torch.float64, generator=generator)
+
+
+def _boxes(
+    chance: Tensor, *, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float] = RATIO
+) -> Tensor:
+    """(4, count, ATTEMPTS) chances -> (count, 4) int64 boxes."""
     area = height * width * (scale[0] + chance[0] * (scale[1] - scale[0]))
     aspect = torch.exp(math.log(ratio[0]) + chance[1] * (math.log(ratio[1]) - math.log(ratio[0])))
     high, wide = (area / aspect).sqrt().round(), (area * aspect).sqrt().round()
@@ -50,17 +61,30 @@ def draw_flips(count: int, *, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator) < 0.5
 
 
-def draw_view(
-    *, size: int, crop: bool, flip: bool, jitter: int, generator: torch.Generator, least_crop: float = SCALE[0]
-) -> View:
-    """A view for a batch of size x size px. jitter: the largest roll, px; 0 for none. least_crop: share of the area."""
-    top, left, height, width = 0, 0, size, size
+def draw_views(
+    generators: Sequence[torch.Generator],
+    *,
+    size: int,
+    crop: bool,
+    flip: bool,
+    jitter: int,
+    least_crop: float = SCALE[0],
+) -> list[View]:
+    """A view for each block of size x size px, of its own generator.
+
+    jitter: the largest roll, px; 0 for none. least_crop: share of the area.
+    """
+    boxes, flips = [[0, 0, size, size]] * len(generators), [False] * len(generators)
     if crop:
-        boxes = draw_boxes(1, height=size, width=size, generator=generator, scale=(least_crop, SCALE[1]))
-        top, left, height, width = boxes[0].tolist()
-    mirrored = flip and bool(draw_flips(1, generator=generator))
-    down, right = torch.randint(jitter + 1, (2,), generator=generator).tolist()
-    return View(box=(top, left, height, width), flip=mirrored, roll=(down, right))
+        chances = [_box_chances(1, generator) for generator in generators]
+        boxes = _boxes(torch.cat(chances, 1), height=size, width=size, scale=(least_crop, SCALE[1])).tolist()
+    if flip:
+        flips = torch.cat([draw_flips(1, generator=generator) for generator in generators]).tolist()
+    rolls = torch.stack([torch.randint(jitter + 1, (2,), generator=generator) for generator in generators]).tolist()
+    return [
+        View(box=(top, left, high, wide), flip=mirrored, roll=(down, right))
+        for (top, left, high, wide), mirrored, (down, right) in zip(boxes, flips, rolls, strict=True)
+    ]
 
 
 def draw_mix_box(size: int, *, generator: torch.Generator) -> tuple[int, int, int, int]:

@@ -35,7 +35,8 @@ def herd(found: Tensor, count: int) -> Tensor:
     chosen = []
     for rank in range(1, count + 1):
         distances = (rank * mean - total - found).norm(dim=1).masked_fill(~free, torch.inf)
-        best = distances.argmin()
+        best = distances.argmin(0, keepdim=True)
         chosen.append(best)
-        total, free[best] = total + found[best], False
-    return torch.stack(chosen).cpu()
+        total = total + found.index_select(0, best)[0]
+        free.index_fill_(0, best, False)
+    return torch.cat(chosen).cpu()

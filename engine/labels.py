@@ -18,11 +18,12 @@ from torch.nn import functional as F
 
 from engine.augment import crop_pixels, draw_boxes, draw_flips, draw_mix_box, paste, sent
 from engine.datasets import Statistics
+from engine.networks import looked_at_together
 from engine.pixels import normalised
 from engine.precision import Precision, computing
 from engine.randomness import generator
 
-LABELLED_PIXELS = {"cpu": 2**17, "cuda": 2**20}  # of batches that a teacher sees at once
+LABELLED_PIXELS = 2**17  # of batches that a teacher sees at once on a CPU
 RENDERED_PIXELS = 2**20  # drawn at once at most, unless one batch is more; fixed, so that all who render do it alike
 
 
@@ -177,7 +178,8 @@ def labelled(
     device: torch.device,
 ) -> Tensor:
     """(N, C, S, S) uint8 -> (N, K) fp16 on the device: the teachers' logits of a whole epoch, by position."""
-    most = LABELLED_PIXELS.get(device.type, 2**17) // images.shape[-1] ** 2
+    side = images.shape[-1]
+    most = looked_at_together(side, "cuda") if device.type == "cuda" else LABELLED_PIXELS // side**2
     logits: list[Tensor] = []
     rendered = rendered_batches(images, plan, statistics=statistics, device=device)
     for together in _gathered((inputs for _, inputs in rendered), most):

@@ -14,6 +14,8 @@ Moments = tuple[Tensor, Tensor]  # mean and biased variance
 
 def image_moments(features: Tensor) -> Moments:
     """(N, C, H, W) in any precision -> mean and biased variance over the pixels of each image, (N, C) fp32 each."""
+    if features.device.type == "cuda":  # without a copy in fp32 that autograd keeps
+        return channel_moments(features, blocks=len(features))
     features = features.float()
     mean = features.mean((2, 3))
     return mean, (features - mean[:, :, None, None]).square().mean((2, 3))
@@ -36,7 +38,7 @@ class _ChannelMoments(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, blocks: int) -> Moments:
         if features.device.type == "cpu":
             mean, var = _moments_in_parts(features, blocks)
-        elif blocks == 1:
+        elif blocks == 1 and _is_dense(features):
             mean, var = (values[None] for values in torch.batch_norm_update_stats(features, None, None, 0.0))
         else:
             mean, var = moments_at_once(features, blocks)
@@ -54,6 +56,11 @@ class _ChannelMoments(torch.autograd.Function):
             parts = [_straight(*one) for one in given]
             return parts[0] if len(parts) == 1 else torch.cat(parts), None
         return lines_at_once(features, slope, height - slope * mean), None
+
+
+def _is_dense(features: Tensor) -> bool:
+    """Whether the values lie one behind the other in either order: others would be copied in fp32 first."""
+    return features.is_contiguous() or features.is_contiguous(memory_format=torch.channels_last)
 
 
 def _moments_in_parts(features: Tensor, blocks: int) -> Moments:

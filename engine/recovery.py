@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from engine.augment import View, apply_views, draw_view, view_weights
+from engine.augment import View, apply_views, draw_views, view_weights
 from engine.committee import Vote, votes
 from engine.datasets import Statistics
 from engine.errors import Diverged
-from engine.graphs import Replayed, rate, set_rate
+from engine.graphs import Replays, Step, rate, set_rate
 from engine.losses import RecoverLoss, committee_loss, flatness_penalties, recover_loss
 from engine.matching import Matching
 from engine.methods import Recipe
@@ -151,7 +151,7 @@ class Recovery:
             fused=True,
             capturable=device.type == "cuda",
         )
-        self._update_replayed = Replayed(self._update, self._changed, device, self._precision)
+        self._replays = Replays(device, self._precision)
 
     def _iterate(self, every: int) -> Iteration:
         step, stage = self.step, self.recipe.stage_of(self.step)
@@ -186,7 +186,7 @@ class Recovery:
         views = self._views(self.step, size)
         weights = view_weights(views, self._images, size) if views else ()
         set_rate(self._adam, lr)
-        total, ce, bn = self._update_replayed(asked, *weights)
+        total, ce, bn = self._replays.do(Step(self._update, self._changed), asked, *weights)
         return RecoverLoss(total=total, ce=ce, bn=bn)
 
     def _update(self, asked: Sequence[Vote], *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -257,17 +257,15 @@ def recovery_views(
     """
     if not (recipe.crop or flip or recipe.jitter):
         return ()
-    least_crop = recipe.smallest_crop(step)
     return tuple(
-        draw_view(
+        draw_views(
+            [generator(seed, *place, step) for place in places],
             size=size,
             crop=recipe.crop,
             flip=flip,
             jitter=recipe.jitter,
-            generator=generator(seed, *place, step),
-            least_crop=least_crop,
+            least_crop=recipe.smallest_crop(step),
         )
-        for place in places
     )
 
 

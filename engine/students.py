@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from engine.datasets import Statistics
 from engine.errors import Diverged
-from engine.graphs import Replayed, rate, set_rate
+from engine.graphs import Replays, Step, rate, set_rate
 from engine.labels import LabelPlan, apart, halves, mix_shares, rendered_batches
 from engine.losses import distillation_loss, mixed_cross_entropy
 from engine.networks import looked_at_together
@@ -72,7 +72,7 @@ class Student:
         self._device, self._seed = device, seed
         self._optimizer = student_optimizer(self.model, lr=recipe.lr, weight_decay=recipe.weight_decay)
         self._scaler = gradient_scaler(recipe.precision, device)
-        self._update_replayed = self._replayed()
+        self._replays = Replays(device, recipe.precision)
 
     def train_epoch(self, images: Tensor, plan: LabelPlan, criterion: Criterion, *, statistics: Statistics) -> float:
         """One pass over (N, C, S, S) uint8 images, in the plan's batches; returns the mean loss of its batches, nats.
@@ -97,7 +97,8 @@ class Student:
 
         Each half has batch statistics of its own, as when it was labelled; the gradient is that of the mean loss.
         """
-        (losses,) = self._update_replayed(criterion.loss, inputs, *criterion.rows(positions))
+        step = Step(self._update, self._changed)
+        (losses,) = self._replays.do(step, criterion.loss, inputs, *criterion.rows(positions))
         return losses
 
     def _update(self, loss: Callable[..., Tensor], inputs: Tensor, *rows: Tensor) -> tuple[Tensor]:
@@ -111,9 +112,6 @@ class Student:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return (losses.detach(),)
-
-    def _replayed(self) -> Replayed:
-        return Replayed(self._update, self._changed, self._device, self.recipe.precision)
 
     def _changed(self) -> list[Tensor]:
         """All that `_update` changes."""
@@ -142,7 +140,7 @@ class Student:
                 remembered.setdefault(int(index), {})[entry] = value
         restore_memory(self._optimizer, remembered)
         restore_scaler(self._scaler, state)
-        self._update_replayed = self._replayed()
+        self._replays = Replays(self._device, self.recipe.precision)
 
 
 def restore_memory(optimizer: torch.optim.Optimizer, remembered: dict[int, dict[str, Tensor]]) -> None:

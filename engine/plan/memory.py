@@ -95,7 +95,9 @@ def _tensors(step: Step, spec: JobSpec, facts: Facts) -> float:
             taken = sum(map(_weights, networks)) + asked * blocks * block * kept
         case StepKind.RELABEL:
             labels = params["labels"]
-            taken = 0.0 if labels["recipe_only"] else _looking(networks, labels["batch_size"], side)
+            taken = (
+                0.0 if labels["recipe_only"] else _looking(networks, max(labels["batch_size"], _looked_at(side)), side)
+            )
         case StepKind.EVALUATE | StepKind.CONTINUAL:
             batch = params["plan"]["batch_size"]
             answers = step.kind == StepKind.CONTINUAL or params["plan"]["recipe_only"]

@@ -276,6 +276,7 @@ class _Training:
         box = torch.tensor(draw_mix_box(side, generator=chance))
         shares = ((box[2] - box[0]) * (box[3] - box[1]) / side**2).expand(count)
         mixed = paste(images, partners, box.expand(count, 4)).contiguous(memory_format=torch.channels_last)
+        shares = sent(shares, self.device)
         return mixed, lambda logits: mixed_cross_entropy(logits, labels, labels[partners], shares)
 
 

@@ -20,7 +20,7 @@ from engine.augment import (
     draw_boxes,
     draw_flips,
     draw_mix_box,
-    draw_view,
+    draw_views,
     paste,
     view_weights,
 )
@@ -103,7 +103,7 @@ def test_a_view_flips_and_then_rolls() -> None:
 
 def test_each_block_is_seen_through_its_own_view() -> None:
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    views = [draw_view(size=16, crop=True, flip=True, jitter=4, generator=generator(0, "t", i)) for i in range(2)]
+    views = draw_views([generator(0, "t", i) for i in range(2)], size=16, crop=True, flip=True, jitter=4)
     apart = [_seen(part, [view], 12) for part, view in zip(images.chunk(2), views, strict=True)]
     torch.testing.assert_close(_seen(images, views, 12), torch.cat(apart), atol=1e-6, rtol=0)
 
@@ -144,17 +144,17 @@ def test_where_no_box_fits_the_centre_is_taken() -> None:
 
 
 def test_a_view_is_decided_by_its_generator() -> None:
-    views = [draw_view(size=32, crop=True, flip=True, jitter=4, generator=generator(0, "t", i)) for i in (1, 1, 2)]
+    views = draw_views([generator(0, "t", i) for i in (1, 1, 2)], size=32, crop=True, flip=True, jitter=4)
     assert views[0] == views[1] != views[2]
 
 
 def test_what_is_off_is_not_drawn() -> None:
-    views = [draw_view(size=32, crop=False, flip=False, jitter=0, generator=generator(0, "t", i)) for i in range(9)]
+    views = draw_views([generator(0, "t", i) for i in range(9)], size=32, crop=False, flip=False, jitter=0)
     assert set(views) == {View(box=(0, 0, 32, 32), flip=False, roll=(0, 0))}
 
 
 def test_every_roll_up_to_the_jitter_occurs() -> None:
-    views = [draw_view(size=32, crop=False, flip=False, jitter=4, generator=generator(0, "t", i)) for i in range(99)]
+    views = draw_views([generator(0, "t", i) for i in range(99)], size=32, crop=False, flip=False, jitter=4)
     assert {view.roll[0] for view in views} == {view.roll[1] for view in views} == {0, 1, 2, 3, 4}
 
 

@@ -8,14 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.graphs import SWITCH, Replayed, rate, set_rate
+from engine import graphs
+from engine.graphs import SWITCH, Replays, Step, rate, set_rate
+from engine.precision import Precision
 from tests.pretended_gpu import CUDA, Gpu, pretended_gpu
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def gpu() -> Iterator[Gpu]:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
+    monkeypatch.setattr(Replays, "failed", False)
     with pretended_gpu() as gpu:
         yield gpu
 
@@ -37,12 +40,12 @@ class Adder:
         return [self.sum]
 
 
-def replayed(step: Adder, device: torch.device = CUDA, **given: str) -> Replayed:
-    return Replayed(step, step.changed, device, given.get("precision", "bf16"))  # type: ignore[arg-type]
-
-
-def sums(step: Replayed, device: torch.device, kinds: list[int]) -> list[float]:
-    return [step(kind, torch.full((2,), float(turn), device=device))[0][0].item() for turn, kind in enumerate(kinds)]
+def sums(step: Adder, device: torch.device, kinds: list[int], precision: Precision = "bf16") -> list[float]:
+    replays, told = Replays(device, precision), []
+    for turn, kind in enumerate(kinds):
+        value = torch.full((2,), float(turn), device=device)
+        told.append(replays.do(Step(step, step.changed), kind, value)[0][0].item())
+    return told
 
 
 KINDS = [1, 1, 1, 2, 1, 2, 2, 1, 2]
@@ -51,33 +54,33 @@ EXPECTED = [0.0, 1, 3, 9, 13, 23, 35, 42, 58]
 
 def test_on_a_cpu_a_step_is_done_as_it_stands() -> None:
     step = Adder(CPU)
-    assert sums(replayed(step, CPU), CPU, KINDS) == EXPECTED
+    assert sums(step, CPU, KINDS) == EXPECTED
     assert step.times == len(KINDS)
 
 
 def test_on_a_gpu_it_is_recorded_the_second_time_and_replayed_from_then_on(gpu: Gpu) -> None:
     step = Adder(CUDA)
-    assert sums(replayed(step), CUDA, KINDS) == EXPECTED
+    assert sums(step, CUDA, KINDS) == EXPECTED
     assert step.times == 2 * 3  # of each kind: as it stands, recorded, and held against the record
     assert gpu.launches["graph"] == len(KINDS) - 2
 
 
 def test_inputs_of_another_shape_are_recorded_apart(gpu: Gpu) -> None:
     step = Adder(CUDA)
-    again = replayed(step)
+    replays = Replays(CUDA, "bf16")
     for _ in range(3):
-        again(1, torch.ones(2, device=CUDA))
-        again(1, torch.ones(1, device=CUDA))
+        for size in (2, 1):
+            replays.do(Step(step, step.changed), 1, torch.ones(size, device=CUDA))
     assert step.sum.tolist() == [6, 6] and step.times == 6
 
 
 @pytest.mark.parametrize(("precision", "switch"), [("fp16", "1"), ("bf16", "0")])
 def test_neither_in_fp16_nor_where_it_is_switched_off(
-    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, precision: str, switch: str
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, precision: Precision, switch: str
 ) -> None:
     monkeypatch.setenv(SWITCH, switch)
     step = Adder(CUDA)
-    assert sums(replayed(step, precision=precision), CUDA, KINDS) == EXPECTED
+    assert sums(step, CUDA, KINDS, precision) == EXPECTED
     assert not gpu.launches["graph"]
 
 
@@ -99,16 +102,49 @@ class Fickle(Adder):
         return (told,)
 
 
-@pytest.mark.parametrize(("kind", "why"), [(Impatient, "not permitted"), (Fickle, "other numbers")])
+class Large(Adder):
+    """Has no room to be done twice."""
+
+    def __call__(self, kind: Hashable, value: Tensor) -> tuple[Tensor]:
+        told = super().__call__(kind, value)
+        if self.times == 3 and not Replays.failed:  # as it stands, recorded, and now beside the record
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return told
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [(Impatient, "not permitted"), (Fickle, "other numbers"), (Large, "out of memory")]
+)
 def test_a_step_that_cannot_be_replayed_goes_on_as_it_stands(
     gpu: Gpu, caplog: pytest.LogCaptureFixture, kind: type[Adder], why: str
 ) -> None:
     step, straight = kind(CUDA), kind(CUDA)
-    told = sums(replayed(step), CUDA, [1] * 6)
-    if kind is Impatient:
-        assert told == sums(Replayed(straight, straight.changed, CUDA, "fp16"), CUDA, [1] * 6)
+    told = sums(step, CUDA, [1] * 6)
+    again = sums(kind(CUDA), CUDA, [1] * 6)  # in this process nothing is recorded again
+    assert again == sums(straight, CUDA, [1] * 6, "fp16")
+    if kind is not Fickle:  # what no graph can know of was not told by it
+        assert told == again
     assert why in caplog.text and len(caplog.records) == 1
-    assert gpu.launches["graph"] == (kind is Fickle)
+    assert gpu.launches["graph"] == (kind is not Impatient)
+
+
+@pytest.mark.parametrize(
+    ("torch_is", "switch", "wanted"),
+    [("2.11.0", "", False), ("2.11.0", "1", True), ("2.13.1+cu130", "", True), ("2.15.0", "0", False)],
+)
+def test_an_older_torch_records_where_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch, torch_is: str, switch: str, wanted: bool
+) -> None:
+    monkeypatch.setattr(torch, "__version__", torch_is)
+    monkeypatch.setenv(SWITCH, switch)
+    assert graphs.is_wanted() == wanted
+
+
+def test_nothing_of_a_step_is_kept_when_its_owner_is_gone(gpu: Gpu) -> None:
+    step = Adder(CUDA)
+    sums(step, CUDA, KINDS)
+    del step
+    assert gpu.bytes_now == 0
 
 
 def test_dropout_draws_as_it_does_unrecorded(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +153,8 @@ def test_dropout_draws_as_it_does_unrecorded(gpu: Gpu, monkeypatch: pytest.Monke
     def drawn(switch: str) -> list[list[float]]:
         monkeypatch.setenv(SWITCH, switch)
         torch.manual_seed(0)
-        step = Replayed(lambda _, values: (drop(values),), list, CUDA, "bf16")
-        return [step(None, torch.ones(8, device=CUDA))[0].tolist() for _ in range(5)]
+        replays, step = Replays(CUDA, "bf16"), Step(lambda _, values: (drop(values),), list)
+        return [replays.do(step, None, torch.ones(8, device=CUDA))[0].tolist() for _ in range(5)]
 
     assert drawn("1") == drawn("0")
     assert gpu.launches["graph"] == 4

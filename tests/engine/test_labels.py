@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from engine.labels import (
-    LABELLED_PIXELS,
     LabelPlan,
     _gathered,
     apart,
@@ -94,7 +93,7 @@ def test_each_half_of_a_batch_has_its_own_statistics() -> None:
 def test_batches_that_are_labelled_together_are_labelled_as_alone(
     statistics: Literal["batch", "running"], at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(LABELLED_PIXELS, "cpu", at_once * 16**2)
+    monkeypatch.setattr("engine.labels.LABELLED_PIXELS", at_once * 16**2)
     given = {"statistics": CIFAR10, "batch_norm": statistics, "precision": "fp32", "device": CPU}
     together = labelled([teacher("resnet")], pictures(), plan(), **given)  # type: ignore[arg-type]
     alone = [soft_labels([teacher("resnet")], images, statistics=statistics) for images in rendered(plan())]
