@@ -51,15 +51,15 @@ tests: env
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal $(TEST_ARGS)
 
 lint: env ## style and likely mistakes
-	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES) docs
+	$(BIN)/ruff format --check $(SOURCES) docs
 
 types: env ## mypy, strict
 	$(BIN)/mypy $(TYPED)
 
 fmt: env ## write the code as the formatter has it, and repair what can be repaired
-	$(BIN)/ruff check --fix $(SOURCES)
-	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES) docs
+	$(BIN)/ruff format $(SOURCES) docs
 
 chaos: env ## kill -9 of everything in turn, at length: the job ends well, once
 	$(BIN)/pytest -m chaos $(TEST_ARGS)

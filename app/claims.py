@@ -57,7 +57,10 @@ def claim(
     if is_draining(session, holder.worker):
         return None
     best = session.execute(_claimable(prefer_job, max_running_per_user, room, only)).one_or_none()
-    if best is None or wish(lock(session, best.job_id)) != Wish.WORK:
+    if best is None:
+        return None
+    job = lock(session, best.job_id)
+    if wish(job) != Wish.WORK:
         return None
     step = session.scalars(
         update(Step)
@@ -75,9 +78,8 @@ def claim(
     ).one_or_none()
     if step is None:
         return None
-    session.add(
-        Attempt(step_id=step.id, fence=step.fence, worker=holder.worker, host=holder.host, device=holder.device)
-    )
+    by = {"worker": holder.worker, "host": holder.host, "device": holder.device}
+    session.add(Attempt(step_id=step.id, fence=step.fence, owner_id=job.owner_id, **by))
     note = {"state": StepState.RUNNING, "kind": step.kind, "attempt": step.attempts, "worker": holder.worker}
     tell(session, step.job_id, [Note(kind="step", data=note, step_id=step.id, fence=step.fence)])
     settle(session, step.job_id)

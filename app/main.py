@@ -21,7 +21,7 @@ from app.datasets import FactsCache
 from app.deps import check_csrf
 from app.metrics import Measured, Metrics
 from app.metrics import router as metric_routes
-from app.middleware import Envelope, Guard
+from app.middleware import Envelope, Guard, Head
 from app.services import Services
 from app.settings import Settings
 from app.storage.janitor import Janitor
@@ -49,6 +49,7 @@ def create_app(services: Services, *, background: bool = True) -> FastAPI:
             Middleware(Envelope),
             Middleware(Measured, metrics=metrics),
             Middleware(Guard, services=services, secret=secret, hosts=hosts(services.settings)),
+            Middleware(Head),
         ],
     )
     app.state.services = services

@@ -10,6 +10,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from anyio import CancelScope
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from sqlalchemy.exc import SQLAlchemyError
@@ -169,6 +170,30 @@ class Guard:
                 auth.touch(session, token_id)
         except SQLAlchemyError as error:
             log.warning("use of a token not noted", extra={"error": repr(error)})
+
+
+class Head:
+    """Answers HEAD at every address as GET, without the content (RFC 9110, 9.3.2): once the head is sent, what would have
+    made the rest is ended, be it a file or a stream."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}
+        with CancelScope() as answering:
+
+            async def send_head(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    scope["route"] = asked.get("route")  # for those around, who count what was asked
+                    await send(message)
+                    await send({"type": "http.response.body"})
+                    answering.cancel()
+
+            await self.app(asked, receive, send_head)
 
 
 def _check_host(request: Request, hosts: Sequence[str]) -> None:

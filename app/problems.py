@@ -192,7 +192,9 @@ def _http_error(request: Request, error: Exception) -> Response:
 def _methods(request: Request) -> set[str]:
     """That an address knows; the framework names those of the first route alone."""
     there = (one for one in iter_route_contexts(request.app.routes) if one.path and one.methods)
-    return set().union(*(one.methods or () for one in there if compile_path(one.path or "")[0].match(request.url.path)))
+    path = request.url.path
+    found = set[str]().union(*(one.methods or () for one in there if compile_path(one.path or "")[0].match(path)))
+    return found | {"HEAD"} if "GET" in found else found  # as app.middleware.Head has it
 
 
 def last_resort(request: Request, error: Exception) -> Response:

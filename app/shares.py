@@ -10,7 +10,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 
-from app.models import Attempt, Job, Step
+from app.models import Attempt
 
 WINDOW_S = 24 * 3600.0  # older work is forgotten
 # Users whose shares differ by less are equal, and a running step counts as at least so much: workers do not change the
@@ -46,12 +46,9 @@ def used(now: float) -> Select[str, float]:
     )
     recent = or_(Attempt.finished_at.is_(None), Attempt.finished_at >= datetime.fromtimestamp(since, UTC))
     return (
-        select(Job.owner_id, func.sum(seconds).label("seconds"))
-        .select_from(Attempt)
-        .join(Step, Step.id == Attempt.step_id)
-        .join(Job, Job.id == Step.job_id)
+        select(Attempt.owner_id, func.sum(seconds).label("seconds"))
         .where(recent, Attempt.outcome.is_distinct_from(LOST))
-        .group_by(Job.owner_id)
+        .group_by(Attempt.owner_id)
     )
 
 

@@ -181,7 +181,7 @@ def _factors(spec: JobSpec, facts: Facts) -> dict[str, int]:
     """Tiles a side of each kind of patches that the job takes: RDED's own ("rded"), its method's ("patches")."""
     kinds: tuple[Literal["rded", "patches"], ...] = ("rded", "patches")
     taken = {*spec.evaluation.baselines, *(["patches"] if _starts_from_patches(spec, facts) else [])}
-    return {kind: spec.patches_of(kind, facts.resolution).factor or 1 for kind in kinds if kind in taken}
+    return {kind: spec.patches_of(kind, facts.resolution).factor for kind in kinds if kind in taken}
 
 
 def _baseline(spec: JobSpec, name: Baseline) -> str:

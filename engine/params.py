@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from engine.fields import Part, Precision
-from engine.methods import Patches, Recipe
+from engine.methods import Recipe, TiledPatches
 from engine.sources import DatasetSpec
 from engine.spec import Export, JobSpec, Labels, Teacher
 
@@ -43,7 +43,7 @@ class SelectParams(Part):
     """Choose real images. Needs `data`; patches and herding need `teacher.0` too."""
 
     choice: Literal["patches", "random", "herding"]
-    patches: Patches | None = None  # how patches are chosen
+    patches: TiledPatches | None = None  # how patches are chosen
     ipc: int
     valid_per_class: int  # training images that are left out, for choosing the best epoch
     seed: int

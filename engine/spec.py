@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from engine.fields import MIN_ITEMS, NetworkName, NotEmpty, Part, Precision, Unique
-from engine.methods import AS_RDED, Fadrm, Method, Patches
+from engine.methods import AS_RDED, Fadrm, Method, Patches, TiledPatches
 from engine.sources import DatasetSpec, Digits
 
 Baseline = Literal["rded", "patches", "random", "herding"]
@@ -222,7 +222,7 @@ class JobSpec(Part):
             return given
         return given | {"patches": {"difficulty": "easy"} | patches}
 
-    def patches_of(self, subject: Literal["rded", "patches"], resolution: int) -> Patches:
+    def patches_of(self, subject: Literal["rded", "patches"], resolution: int) -> TiledPatches:
         """How patches are chosen for images of this side, px: RDED's own for the baseline, or what the method asks for."""
         baseline = subject == "rded"
         patches = self.patches.model_copy(update={"difficulty": "easy"}) if baseline else self.patches

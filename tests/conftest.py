@@ -1,4 +1,4 @@
-"""Strictness for every test: no network beyond this machine, and nothing skipped that must run here."""
+"""Strictness for every test: no network beyond this machine, no home but its own, and nothing skipped that must run here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ipaddress
 import os
 import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +39,12 @@ def _stay_local(event: str, arguments: tuple[Any, ...]) -> None:
 
 def pytest_configure() -> None:
     sys.addaudithook(_stay_local)
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client notes, and whatever else goes to a server's home, does not go to that of who runs the tests."""
+    monkeypatch.setenv("FADRM_HOME", str(tmp_path / "home"))
 
 
 @pytest.hookimpl(wrapper=True)

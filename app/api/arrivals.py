@@ -94,13 +94,6 @@ def list_arrivals(response: Response, services: ServicesDep, user: UserDep) -> l
     return arrivals.listed(services, user)
 
 
-@router.head("/uploads/{arrival_id}", include_in_schema=False)
-def head_arrival(arrival_id: str, services: ServicesDep, user: UserDep) -> Response:
-    response = Response(headers={"Tus-Resumable": VERSION})
-    _tell(response, arrivals.get(services, user, arrival_id))
-    return response
-
-
 @router.get("/uploads/{arrival_id}", summary="How far an upload has come, and what became of it")
 def get_arrival(response: Response, arrival_id: str, services: ServicesDep, user: UserDep) -> ArrivalOut:
     found = arrivals.get(services, user, arrival_id)

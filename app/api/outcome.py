@@ -102,7 +102,6 @@ def list_artifacts(job_id: str, services: ServicesDep, user: UserDep) -> views.A
         return views.artifacts(session, services.store, jobs.get(session, user, job_id), user)
 
 
-@router.head("/jobs/{job_id}/artifacts/{name:path}", include_in_schema=False)
 @router.get("/jobs/{job_id}/artifacts/{name:path}", response_class=Response, responses=FILE, summary="Download a file")
 def get_artifact(
     job_id: str,
@@ -149,7 +148,6 @@ def make_link(
     )
 
 
-@router.head("/links/{job_id}/{name:path}", include_in_schema=False)
 @router.get(
     "/links/{job_id}/{name:path}",
     response_class=Response,

@@ -11,7 +11,7 @@ from engine.methods.committees import CvDd, Gvbsm
 from engine.methods.edc import Edc
 from engine.methods.fadrm import Fadrm, FadrmPlus, Residual
 from engine.methods.recipe import Optimised, Recipe
-from engine.methods.selections import AS_RDED, Herding, Patches, RandomReal, Rded
+from engine.methods.selections import AS_RDED, Herding, Patches, RandomReal, Rded, TiledPatches
 from engine.methods.sre2l import Sre2l, Sre2lPlusPlus
 
 Method = Annotated[
@@ -51,4 +51,5 @@ __all__ = [
     "Residual",
     "Sre2l",
     "Sre2lPlusPlus",
+    "TiledPatches",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,13 +34,19 @@ class Patches(Part):
         5, ge=1, le=64, description="Random crops tried per image; the one easiest for the teacher is kept."
     )
 
-    def resolved(self, resolution: int, *, as_rded: bool) -> Self:
+    def resolved(self, resolution: int, *, as_rded: bool) -> TiledPatches:
         """The same for images of this side, px: RDED tiles large ones of four crops, small ones of one.
 
         Source: RDED's scripts, factor 2 at 224 px, 1 for CIFAR and Tiny-ImageNet; between them the line is that of networks.
         """
         factor = RDED_FACTOR if as_rded and resolution >= SMALL_BELOW_PX else 1
-        return self.model_copy(update={"factor": factor if self.factor is None else self.factor})
+        return TiledPatches.model_validate({"factor": factor} | self.model_dump(exclude_none=True))
+
+
+class TiledPatches(Patches):
+    """Patches of which is settled how many tiles an image has: what a step is told."""
+
+    factor: int = Field(ge=1, le=8)
 
 
 class _Selection(Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from engine.methods import Herding, Optimised, Patches, RandomReal, Recipe
+from engine.methods import Herding, Optimised, RandomReal, Recipe, TiledPatches
 from engine.networks import forward_flop
 from engine.params import ObserveParams, RecoverParams, SelectParams
 from engine.plan.draft import Draft, Parts
@@ -53,7 +53,7 @@ def _chosen(draft: Draft, name: str, ipc: int) -> Parts:
             return {"images.0": _select(draft, "patches", patches, ipc, title)}
 
 
-def _select(draft: Draft, choice: str, patches: Patches | None, ipc: int, title: str) -> str:
+def _select(draft: Draft, choice: str, patches: TiledPatches | None, ipc: int, title: str) -> str:
     spec = draft.spec
     params = SelectParams.model_validate(
         {

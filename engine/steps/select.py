@@ -179,7 +179,7 @@ class _Selection:
 
 def _factor(params: SelectParams) -> int:
     """Tiles a side of an image."""
-    return 1 if params.patches is None else params.patches.factor or 1
+    return 1 if params.patches is None else params.patches.factor
 
 
 def _parts(count: int) -> list[slice]:

@@ -38,9 +38,7 @@ sight    GET   /api/v1/jobs/{job_id}/events/stream /api/v1/stream /api/v1/jobs/{
 sight    GET   /api/v1/jobs/{job_id}/previews /api/v1/jobs/{job_id}/results /api/v1/jobs/{job_id}/artifacts
 sight    GET   /api/v1/jobs/{job_id}/artifacts/{name:path} /api/v1/jobs/{job_id}/log /jobs/{job_id} /jobs/{job_id}/parts
 sight    GET   /api/v1/sweeps/{sweep_id} /api/v1/sweeps/{sweep_id}/table /sweeps/{sweep_id}
-sight    HEAD  /api/v1/jobs/{job_id}/artifacts/{name:path}
 signed   GET   /api/v1/links/{job_id}/{name:path}
-signed   HEAD  /api/v1/links/{job_id}/{name:path}
 copies   POST  /api/v1/jobs/{job_id}/links /api/v1/jobs/{job_id}/exports /jobs/{job_id}/exports
 copies   POST  /api/v1/jobs/{job_id}/rerun /jobs/{job_id}/rerun
 owner    POST  /api/v1/jobs/{job_id}/cancel /api/v1/jobs/{job_id}/pause /api/v1/jobs/{job_id}/resume /api/v1/jobs/{job_id}/retry
@@ -60,7 +58,6 @@ sight    GET   /api/v1/weights/{weights_id}
 owner    POST  /teachers/{weights_id}/visibility /teachers/{weights_id}/remove
 owner    PATCH /api/v1/weights/{weights_id}
 owner    DELETE /api/v1/weights/{weights_id}
-own      HEAD  /api/v1/uploads/{arrival_id}
 own      GET   /api/v1/uploads/{arrival_id}
 own      PATCH /api/v1/uploads/{arrival_id}
 own      POST  /api/v1/uploads/{arrival_id}/finish /settings/tokens/{token_id}/revoke /settings/sessions/{session_id}/end

@@ -6,13 +6,14 @@ import sqlite3
 import subprocess
 import sys
 import warnings
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from app import migrate
@@ -22,6 +23,7 @@ from app.trouble import CannotStart
 from tests.app.world import damage
 
 TABLES = set(Token.metadata.tables)
+EMPTY = {int: 0, float: 0.0, bool: False, str: "", object: "{}", datetime: "2026-01-01 00:00:00+00:00"}  # type -> value
 
 
 def differences(url: str) -> list[object]:
@@ -137,5 +139,30 @@ def test_of_names_that_differ_by_their_case_alone_the_oldest_stays(empty_url: st
     database.close()
 
 
+def test_attempts_of_an_older_server_are_their_jobs_owners(empty_url: str) -> None:
+    migrate.upgrade(empty_url, "0010")
+    database = Database(empty_url)
+    with database.engine.begin() as connection:
+        for number, name in enumerate(("ann", "bob"), 1):
+            put(connection, "users", id=name, name=name)
+            put(connection, "jobs", id=f"job_{name}", owner_id=name)
+            put(connection, "steps", id=number, job_id=f"job_{name}")
+            put(connection, "attempts", step_id=number, worker=name)
+    migrate.upgrade(empty_url)
+    with database.engine.begin() as connection:
+        found = connection.execute(text("SELECT worker, owner_id FROM attempts ORDER BY worker")).all()
+    database.close()
+    assert found == [("ann", "ann"), ("bob", "bob")]
+
+
+def put(connection: Connection, table: str, **known: str | int) -> None:
+    """Insert a row of an older server. What is not said, and must be there, is empty."""
+    needed = [column for column in inspect(connection).get_columns(table) if not column["nullable"]]
+    empty = {one["name"]: EMPTY[one["type"].python_type] for one in needed if one["default"] is None}
+    row = empty | known
+    places = ", ".join(f":{name}" for name in row)
+    connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})"), row)
+
+
 def test_the_newest_revision_is_known() -> None:
-    assert migrate.newest() == "0010"
+    assert migrate.newest() == "0011"

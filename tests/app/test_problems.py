@@ -138,7 +138,11 @@ def test_a_part_that_does_not_say_its_kind_is_told_the_kinds(client: TestClient)
 
 
 def test_who_asks_in_a_way_that_an_address_does_not_know_is_told_all_that_it_does(client: TestClient) -> None:
-    for path, methods in (("/api/v1/jobs", "GET, POST"), ("/api/v1/teams/x", "DELETE"), ("/jobs/new", "GET, POST")):
+    for path, methods in (
+        ("/api/v1/jobs", "GET, HEAD, POST"),
+        ("/api/v1/teams/x", "DELETE"),
+        ("/jobs/new", "GET, HEAD, POST"),
+    ):
         answer = client.options(path)
         assert answer.status_code == 405 and answer.headers["allow"] == methods
 

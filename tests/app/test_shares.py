@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from app import shares
 from app.leases import Lease
@@ -68,6 +68,14 @@ def test_work_of_yesterday_and_time_lost_with_a_worker_are_not_charged(any_world
     took(any_world, found[2], 1000.0, ago_s=shares.WINDOW_S - 10)  # ten seconds of it are of today
     took(any_world, found[3], 1000.0, outcome=shares.LOST)
     assert 109 < used(any_world)["ann"] <= 110.1
+
+
+def test_a_days_work_is_summed_from_one_index_alone(world: World) -> None:
+    asked = shares.used(time.time()).compile(world.services.database.engine, compile_kwargs={"literal_binds": True})
+    with world.services.database.read() as session:
+        found = session.execute(text(f"EXPLAIN QUERY PLAN {asked}".replace("IS NOT ?", f"IS NOT '{shares.LOST}'")))
+        read = [row.detail for row in found if row.detail.startswith(("SCAN", "SEARCH"))]
+    assert read and all("attempts USING COVERING INDEX" in how for how in read)
 
 
 def test_a_step_that_has_just_begun_counts_as_a_minute(any_world: World) -> None:

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from engine.methods import Edc, Fadrm, Patches, Rded
+from engine.params import SelectParams
 from engine.spec import JobSpec, sha256_of
 
 
@@ -37,6 +38,14 @@ def test_tiles_that_a_spec_names_hold_for_everyone(kind: Literal["rded", "patche
         for method in (Fadrm(), Rded()):
             spec = JobSpec(method=method, patches=Patches(factor=factor))
             assert spec.patches_of(kind, 32).factor == spec.patches_of(kind, 224).factor == factor
+
+
+def test_a_step_is_told_how_many_tiles_an_image_has_and_decides_nothing() -> None:
+    told = {"choice": "patches", "ipc": 1, "valid_per_class": 0, "seed": 0, "precision": "fp32"}
+    settled = JobSpec().patches_of("rded", 224)
+    assert SelectParams.model_validate(told | {"patches": settled.model_dump()}).patches == settled
+    with pytest.raises(ValidationError, match="factor"):
+        SelectParams.model_validate(told | {"patches": Patches().model_dump()})
 
 
 def test_it_survives_json() -> None:

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.models import Arrival, Upload
-from fadrm import Client, uploading
+from fadrm import Client, connection, uploading
 from fadrm.errors import Refused, Unreachable
 from tests.app.archives import archive
 from tests.app.world import Person, World
@@ -35,10 +35,9 @@ class Breaking(httpx.BaseTransport):
 
 
 @pytest.fixture
-def line(app: FastAPI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Breaking]:
+def line(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> Iterator[Breaking]:
     monkeypatch.setattr(uploading, "PIECE", 500)
     monkeypatch.setattr(uploading, "PAUSE_S", 0.0)
-    monkeypatch.setenv("FADRM_HOME", str(tmp_path / "own"))
     with TestClient(app) as inner:
         yield Breaking(inner)
 
@@ -49,6 +48,8 @@ def test_an_upload_goes_on_in_another_process(line: Breaking, world: World, owne
     line.left = 3
     with Client("http://testserver", owner.token, transport=line, patience_s=0) as client, pytest.raises(Unreachable):
         client.upload(path)
+    notes = connection.home() / uploading.UPLOADS_FILE
+    assert notes.is_file() and notes.is_relative_to(tmp_path), "and not in the home of who runs the tests"
     line.left = 10**6
     told: list[int] = []
     with Client("http://testserver", owner.token, transport=line) as client:

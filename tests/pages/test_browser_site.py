@@ -165,6 +165,36 @@ def test_who_goes_back_after_submitting_finds_the_form_again(visit: Opener, site
     expect(page.get_by_label("Name")).to_have_value("Submitted and seen again")
 
 
+def typed(page: Page, name: str) -> Page:
+    """A form in which a name was typed, and kept."""
+    page.goto("/jobs/new")
+    page.get_by_label("Name").fill(name)
+    page.evaluate("new Promise((done) => setTimeout(done, 400))")  # it is kept when 300 ms have passed
+    return page
+
+
+def resumed(page: Page) -> str:
+    """The name in the form that is offered."""
+    page.goto("/jobs/new")
+    page.get_by_role("button", name="Go on with it").click()
+    expect(page.get_by_label("Name")).not_to_have_value("")
+    return page.get_by_label("Name").input_value()
+
+
+def test_tabs_keep_a_form_each_and_a_new_one_is_offered_the_last(visit: Opener) -> None:
+    first = typed(visit("/jobs"), "First")
+    second = typed(first.context.new_page(), "Second")
+    assert [resumed(page) for page in (first.context.new_page(), second, first)] == ["Second", "Second", "First"]
+
+
+def test_a_form_that_was_submitted_leaves_that_of_another_tab(visit: Opener) -> None:
+    first = typed(visit("/jobs"), "First")
+    second = typed(first.context.new_page(), "Second")
+    first.get_by_role("button", name="Submit").last.click()
+    expect(first.get_by_role("heading", name="First")).to_be_visible()
+    assert [resumed(page) for page in (first.context.new_page(), second)] == ["Second", "Second"]
+
+
 def test_presets_are_narrowed_down_while_one_chooses(visit: Opener, site: Site) -> None:
     page = visit("/jobs/new")
     page.locator("#all-presets summary").click()

@@ -23,9 +23,8 @@ def _selected(job: Job, name: str, patches: Patches | None, ipc: int = 2, **chan
     """Images (I, K, 3, S, S) and their origins (I, K, T, 5)."""
     step = next(step for step in job.plan.steps if step.kind == StepKind.SELECT and step.params["patches"])
     choice = {"choice": "random" if patches is None else "patches"}
-    params: dict[str, Any] = (
-        {"patches": None if patches is None else patches.model_dump(), "ipc": ipc} | choice | changes
-    )
+    told = None if patches is None else patches.resolved(8, as_rded=False).model_dump()
+    params: dict[str, Any] = {"patches": told, "ipc": ipc} | choice | changes
     out = attempt(step.model_copy(update={"params": step.params | params, "key": name}), job.store, 1)
     return arrays.read(out / "images.npy"), arrays.read(out / "origin.npy")
 
