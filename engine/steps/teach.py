@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -24,6 +24,7 @@ from engine.context import Context, Result, State, Telling
 from engine.data import RealData, batch_of, real_data, resident
 from engine.errors import DatasetInvalid, Diverged, WeightsInvalid
 from engine.events import Event, Metric, Progress, Started
+from engine.graphs import Replays, Step, rate, set_rate
 from engine.losses import mixed_cross_entropy
 from engine.models import build
 from engine.networks import NETWORKS
@@ -142,6 +143,7 @@ class _Training:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    replays: Replays
     loss_sum: Tensor  # () of this epoch's batches, nats
     epoch: int = 0
     batch: int = 0  # of this epoch, done
@@ -171,8 +173,9 @@ class _Training:
             precision=precision,
             device=device,
             model=model,
-            optimizer=_optimizer(model, teacher),
+            optimizer=_optimizer(model, teacher, device),
             scaler=gradient_scaler(precision, device),
+            replays=Replays(device, precision),
             loss_sum=torch.zeros((), device=device),
         )
 
@@ -195,20 +198,28 @@ class _Training:
         size = self.teacher.batch_size
         indices = order[self.batch * size : (self.batch + 1) * size]
         images, labels = self._augmented(indices), sent(self.data.train_labels[indices], self.device)
-        images, loss_of = self._mixed(images, labels)
+        images, *pasted = self._mixed(images, labels)
         self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = cosine_lr(self.step, steps=self.teacher.epochs * self.batches, lr=self.teacher.lr)
+        set_rate(self.optimizer, cosine_lr(self.step, steps=self.teacher.epochs * self.batches, lr=self.teacher.lr))
         with repeatable(self.teacher.seed, "teach", "dropout", self.step, device=self.device):
-            with computing(self.precision, self.device):
-                logits = self.model(images)
-            loss = loss_of(logits)
+            self.replays.do(Step(self._update, self._changed), None, images, labels, *pasted)
+        self.batch += 1
+
+    def _update(self, _: None, images: Tensor, labels: Tensor, *pasted: Tensor) -> tuple[()]:
+        """What `descend` does on the device. pasted: (B,) classes of what CutMix pasted in, and its share, if it did."""
+        with computing(self.precision, self.device):
+            logits = self.model(images)
+        loss = mixed_cross_entropy(logits, labels, *pasted) if pasted else F.cross_entropy(logits.float(), labels)
         self.optimizer.zero_grad()
         torch.autograd.backward(self.scaler.scale(loss))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.loss_sum += loss.detach()
-        self.batch += 1
+        return ()
+
+    def _changed(self) -> list[Tensor]:
+        """All that `_update` changes."""
+        return [self.loss_sum, *self.model.state_dict().values(), *optimizer_tensors(self.optimizer).values()]
 
     def close_epoch(self) -> float:
         """Mean loss of the epoch's batches, nats. Raises Diverged when it is not finite."""
@@ -248,6 +259,7 @@ class _Training:
         restore_optimizer(self.optimizer, taken_from("optimizer", found.tensors))
         restore_scaler(self.scaler, found.tensors)
         self.loss_sum = found.tensors["loss_sum"].to(self.device)
+        self.replays = Replays(self.device, self.precision)
         self.epoch, self.batch = found.facts["epoch"], found.facts["batch"]
         self.top1_pct = found.facts["top1_pct"]
 
@@ -266,18 +278,19 @@ class _Training:
             levels = shifted(pixels, offsets, flips)
         return normalised(levels, self.data.statistics).contiguous(memory_format=torch.channels_last)
 
-    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """(B, 3, S, S) images, a rectangle of each out of its partner's where the recipe has CutMix; and their loss."""
+    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, S, S) images, a rectangle of each out of its partner's where the recipe has CutMix; then also the
+        partners' (B,) classes, and the share of the area that each has.
+        """
         count, side = len(images), images.shape[2]
         if not self.teacher.cutmix:
-            return images, lambda logits: F.cross_entropy(logits.float(), labels)
+            return (images,)
         chance = generator(self.teacher.seed, "teach", "mix", self.step)
         partners = sent(torch.randperm(count, generator=chance), self.device)
         box = torch.tensor(draw_mix_box(side, generator=chance))
-        shares = ((box[2] - box[0]) * (box[3] - box[1]) / side**2).expand(count)
+        share = (box[2] - box[0]) * (box[3] - box[1]) / side**2
         mixed = paste(images, partners, box.expand(count, 4)).contiguous(memory_format=torch.channels_last)
-        shares = sent(shares, self.device)
-        return mixed, lambda logits: mixed_cross_entropy(logits, labels, labels[partners], shares)
+        return mixed, labels[partners], sent(share.expand(count), self.device)
 
 
 def shifted(pixels: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
@@ -293,7 +306,8 @@ def shifted(pixels: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
     return moved.permute(0, 3, 1, 2)
 
 
-def _optimizer(model: nn.Module, teacher: Teacher) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, teacher: Teacher, device: torch.device) -> torch.optim.Optimizer:
+    gpu, parameters, lr = device.type == "cuda", model.parameters(), rate(teacher.lr, device)
     if teacher.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=teacher.lr, weight_decay=teacher.weight_decay)
-    return torch.optim.SGD(model.parameters(), lr=teacher.lr, momentum=MOMENTUM, weight_decay=teacher.weight_decay)
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=teacher.weight_decay, fused=gpu, capturable=gpu)
+    return torch.optim.SGD(parameters, lr=lr, momentum=MOMENTUM, weight_decay=teacher.weight_decay, fused=gpu)

@@ -9,17 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.datasets import describe
 from engine.fused import fused
 from engine.graphs import SWITCH
 from engine.labels import draw_plan
 from engine.methods import Method, Optimised, Recipe
 from engine.models import build, frozen
-from engine.plan import StepKind
+from engine.plan import StepKind, plan
 from engine.precision import Precision, cast, prepared
 from engine.recovery import Recovery
+from engine.store import Store
 from engine.students import Criterion, Student, StudentRecipe, hard_criterion, soft_criterion
 from tests.engine.golden import CIFAR10
-from tests.engine.jobs import carried_out, contents, interrupted
+from tests.engine.jobs import SPEC, attempt, carried_out, contents, interrupted
 from tests.engine.test_method_jobs import METHODS, spec_of
 from tests.pretended_gpu import CUDA, Gpu, pretended_gpu
 
@@ -111,13 +113,13 @@ def _student(device: torch.device, precision: Precision, labels: str, epochs: in
     logits = torch.randn(COUNT, CLASSES, generator=chance).half()
     losses = []
     for epoch in range(epochs):
-        plan = draw_plan(COUNT, batch_size=5, side=SIDE, seed=0, epoch=epoch)
+        drawn = draw_plan(COUNT, batch_size=5, side=SIDE, seed=0, epoch=epoch)
         criterion: Criterion
         if labels == "soft":
             criterion = soft_criterion(logits, temperature=20, device=device)
         else:
-            criterion = hard_criterion(torch.arange(COUNT) % CLASSES, plan, side=SIDE, device=device)
-        losses.append(student.train_epoch(images, plan, criterion, statistics=CIFAR10))
+            criterion = hard_criterion(torch.arange(COUNT) % CLASSES, drawn, side=SIDE, device=device)
+        losses.append(student.train_epoch(images, drawn, criterion, statistics=CIFAR10))
     return student, losses
 
 
@@ -137,9 +139,27 @@ def test_students_that_are_replayed_come_to_the_same_bytes(
 
 def test_an_epoch_of_a_student_waits_at_its_end_alone(gpu: Gpu) -> None:
     student, _ = _student(CUDA, "fp32", "soft", epochs=2)
-    plan = draw_plan(COUNT, batch_size=5, side=SIDE, seed=0, epoch=2)
+    drawn = draw_plan(COUNT, batch_size=5, side=SIDE, seed=0, epoch=2)
     criterion = soft_criterion(torch.zeros(COUNT, CLASSES).half(), temperature=20, device=CUDA)
     images = torch.zeros(COUNT, 3, SIDE, SIDE, dtype=torch.uint8, device=CUDA)
     gpu.waits.clear()
-    student.train_epoch(images, plan, criterion, statistics=CIFAR10)
+    student.train_epoch(images, drawn, criterion, statistics=CIFAR10)
     assert gpu.waits == ["_local_scalar_dense"]
+
+
+@pytest.mark.parametrize(("optimizer", "cutmix"), [("sgd", False), ("adamw", True)])
+def test_teachers_that_are_replayed_come_to_the_same_bytes(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, optimizer: str, cutmix: bool
+) -> None:
+    teacher = SPEC.teachers[0].model_copy(update={"optimizer": optimizer, "cutmix": cutmix, "batch_size": 512})
+    planned = plan(SPEC.model_copy(update={"teachers": (teacher,)}), describe(SPEC.dataset))
+    store, left = Store(tmp_path), []
+    for step in planned.steps:
+        if step.kind == StepKind.PREPARE:
+            store.publish(step.key, attempt(step, store, 0, device=CUDA))
+    step = next(step for step in planned.steps if step.kind == StepKind.TEACH)
+    for number, switch in enumerate(("0", "1")):
+        monkeypatch.setenv(SWITCH, switch)
+        left.append(contents(attempt(step, store, number, device=CUDA)))
+    assert left[0] == left[1]
+    assert gpu.launches["graph"] == 2 * 3 - 2  # of three batches an epoch the last is smaller; each once as it stands
