@@ -1,8 +1,9 @@
-"""python -m benchmarks.pretended [NAME...]: what a GPU is told and keeps, counted on one that is pretended. No times.
+"""python -m benchmarks.pretended [NAME...]: recovery on a GPU that is pretended: what is counted, and times on paper.
 
-For machines without one. Of the yardstick, of the engine as it tells a step one by one, and as it replays it: kernels and
-copies an iteration, how often one side waits for the other in it, and the most memory that tensors take (a real device
-adds the scratch memory of its libraries, and what a recorded step keeps apart). 16 bits are bf16 on both sides.
+For machines without one. Counted, of yardstick and engine: the kernels of an iteration, how often one side waits for the
+other in it, and the most memory that tensors take (a real device adds the scratch memory of its libraries). On paper: an
+iteration takes what its kernels take, each by its bytes, its operations or the least that a kernel takes, or what the CPU
+takes to tell of them, whichever is longer. 16 bits are bf16 on both sides, as a CPU takes an age over fp16.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
-from benchmarks import ours, planted
+from benchmarks import planted
 from benchmarks.plain import PLAIN
 from benchmarks.task import Task
 from benchmarks.whole import recoveries
@@ -27,82 +31,104 @@ from engine import device as devices
 from engine.graphs import SWITCH
 from tests.pretended_gpu import CUDA, Gpu, pretended_gpu
 
-USUAL = ("recover32", "recover32-four", "recover224", "recover224-four", "student32")
-SMALL = {  # where kernels are counted: how many there are does not depend on it
-    "recover": {"classes": 4, "ipc": 1},
-    "student": {"classes": 4, "ipc": 40, "batch": 8},
-}
-LENGTHS = 12, 16  # iterations a stage, or epochs: the difference is what goes on and on
+USUAL = ("recover32", "recover32-four", "recover224", "recover224-four")
 STAGES = 4
-
+LENGTHS = 1, 2  # iterations a stage, of one teacher: the difference is what goes on and on
+REPLAYED = 3, 4  # the same, where a step is replayed from the third time on
+# An H200's data sheet, and what large kernels reach of it.
+BYTES_PER_S, FLOP_PER_S = 0.8 * 4.8e12, 0.5 * 989e12
+LEAST_S, TOLD_S = 2e-6, 6e-6  # the least that a kernel takes, and what it takes to tell of it from Python
 
 Side = Callable[[Task], Iterator[Any]]
 
 
 class Count(NamedTuple):
-    """Of one iteration, or one batch of a student."""
+    """Of one iteration."""
 
+    images: int
     launches: float
     waits: float
+    kernels_s: float  # on paper
+    peak_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """On paper, of one image."""
+        return max(self.kernels_s, self.launches * TOLD_S) / self.images
 
 
-def count(workload: Workload, side: Side) -> Count:
-    """What a longer run has more than a shorter one, a step."""
-    seen, small = [], SMALL[workload.kind]
-    for length in LENGTHS:
-        with _run(workload.model_copy(update=small | {"steps": STAGES * length, "epochs": length}), side) as gpu:
-            seen.append((sum(gpu.launches.values()), len(gpu.waits)))
-    steps = STAGES if workload.kind == "recover" else small["classes"] * small["ipc"] // small["batch"]
-    steps *= LENGTHS[1] - LENGTHS[0]
-    (launches, waits), (more_launches, more_waits) = seen
-    return Count((more_launches - launches) / steps, (more_waits - waits) / steps)
+class Paper:
+    """Adds up what kernels take on paper."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self, func: Any, args: Any, kwargs: Any, told: Any) -> None:
+        tensors = {id(one): one for one in tree_leaves((args, kwargs, told)) if isinstance(one, Tensor)}
+        moved = sum(one.numel() * one.element_size() for one in tensors.values())
+        formula = flop_registry.get(func.overloadpacket)
+        flop = 0 if formula is None else formula(*args, **kwargs, out_val=told)
+        self.seconds += max(moved / BYTES_PER_S, flop / FLOP_PER_S, LEAST_S)
 
 
-def peak_bytes(workload: Workload, side: Side) -> int:
-    """The most that tensors took, in the sizes of `on_gpu`."""
-    with _run(on_gpu(workload).model_copy(update={"steps": STAGES, "epochs": 1}), side) as gpu:
-        return gpu.peak_bytes
+def counted(workload: Workload, side: Side, lengths: tuple[int, int]) -> Count:
+    """What a longer run has more than a shorter one, an iteration."""
+    found = []
+    for length in lengths:
+        steps = STAGES * length * len(workload.networks)
+        with _run(workload.model_copy(update={"steps": steps}), side) as (gpu, paper):
+            found.append((sum(gpu.launches.values()), len(gpu.waits), paper.seconds))
+    more = STAGES * (lengths[1] - lengths[0]) * len(workload.networks)
+    launches, waits, seconds = ((long - short) / more for short, long in zip(*found, strict=True))
+    return Count(workload.classes * workload.ipc, launches, waits, seconds, gpu.peak_bytes)
 
 
 @contextmanager
-def _run(workload: Workload, side: Side) -> Iterator[Gpu]:
+def _run(workload: Workload, side: Side) -> Iterator[tuple[Gpu, Paper]]:
     with tempfile.TemporaryDirectory() as folder:
-        task = Task(workload=workload, root=Path(folder), device=torch.device("cpu"))
-        planted.steps_of(task)
+        planted.steps_of(Task(workload=workload, root=Path(folder), device=torch.device("cpu")))
         with pretended_gpu() as gpu, patch.object(torch, "autocast", _in_bf16(torch.autocast)):
+            gpu.heed = paper = Paper()
             devices.configure(CUDA, threads=torch.get_num_threads())
             for _ in side(Task(workload=workload, root=Path(folder), device=CUDA)):
                 pass
-            yield gpu
+            yield gpu, paper
 
 
-def _loop(task: Task) -> Iterator[Any]:
+def _together(task: Task) -> Iterator[Any]:
     """The engine's iterations, of which nothing is told: a job tells one in hundreds."""
-    for recovery in recoveries(task):
+    for recovery in recoveries(task, together=True):
         yield from recovery.run(every=sys.maxsize)
 
 
 def _in_bf16(autocast: Any) -> Callable[..., Any]:
-    """A CPU takes an age over fp16."""
     return lambda device, enabled=True, **_: autocast(device, dtype=torch.bfloat16, enabled=enabled)
 
 
 def main(names: list[str]) -> None:
-    """One line a workload and side."""
-    for workload in chosen(names or list(USUAL), quick=False):
-        sides: dict[str, Side] = {"one by one": ours.engine, "replayed": ours.engine}
-        if workload.kind == "recover":  # of a student, the yardstick has processes that load files
-            sides = {"yardstick": PLAIN["recover"], "one by one": _loop, "replayed": _loop}
-        for name, side in sides.items():
-            os.environ[SWITCH] = "0" if name == "one by one" else "1"
-            told = count(workload, side)
-            line = f"{workload.name:16} {name:12} {told.launches:7.0f} launches {told.waits:6.2f} waits a step"
-            if name != "replayed":
-                peak = peak_bytes(workload, side if name == "yardstick" else ours.engine)
-                line += f", {peak / 2**30:6.2f} GiB of tensors"
-            print(line, flush=True)
+    """A line a workload and side."""
+    for workload in map(on_gpu, chosen(names or list(USUAL), quick=False)):
+        one = workload.model_copy(update={"ipc": 1})  # the yardstick's blocks come one after another
+        few = workload.model_copy(update={"classes": 4, "ipc": min(workload.ipc, 2)})  # has as many kernels
+        os.environ[SWITCH] = "0"
+        plain = counted(one, PLAIN["recover"], LENGTHS)
+        _tell(workload.name, "yardstick", plain, plain)
+        ours = counted(workload, _together, LENGTHS)
+        for switch, side in (("0", "one by one"), ("1", "replayed")):
+            os.environ[SWITCH] = switch
+            told = counted(few, _together, REPLAYED)
+            _tell(workload.name, side, ours._replace(launches=told.launches, waits=told.waits), plain)
+
+
+def _tell(name: str, side: str, count: Count, plain: Count) -> None:
+    print(
+        f"{name:16} {side:11} {count.images:5} images {count.launches:6.0f} launches {count.waits:4.1f} waits"
+        f" {count.peak_bytes / 2**30:6.2f} GiB; on paper {1e3 * count.kernels_s:7.2f} ms of kernels,"
+        f" {1e6 * count.seconds:7.1f} us an image, {plain.seconds / count.seconds:5.1f}x",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     main(sys.argv[1:])

@@ -40,21 +40,23 @@ def _per_iteration(task: Task, seconds: float) -> Measured:
     return Measured(seconds=[seconds / units], first_s=seconds)
 
 
-def recoveries(task: Task) -> Iterator[Recovery]:
-    """What the loop alone is of: each block by itself."""
+def recoveries(task: Task, *, together: bool = False) -> Iterator[Recovery]:
+    """What the loop alone is of: each block by itself, or all of them as one batch."""
     step, store, recipe = steps_of(task)[0], store_of(task), recipe_of(task)
     data, precision = real_data(store.step(step.needs["data"])), devices.resolve("auto", task.device)
     folders = [store.step(key) for role, key in step.needs.items() if "teacher" in role]
     networks = [fused(model) for model in teachers(folders, task.device, precision)]
-    for ipc, pixels in enumerate(images_of([store.step(step.needs["patches"])])):
+    blocks = list(images_of([store.step(step.needs["patches"])]))
+    for start in range(0, len(blocks), len(blocks) if together else 1):
+        seen = blocks if together else blocks[start : start + 1]
         yield Recovery(
             teachers=networks,
-            patches=normalised(pixels.to(task.device), data.statistics),
-            labels=torch.arange(len(pixels), device=task.device),
+            patches=normalised(torch.cat(seen).to(task.device), data.statistics),
+            labels=torch.arange(len(seen[0])).repeat(len(seen)).to(task.device),
             recipe=recipe,
             statistics=data.statistics,
             seed=0,
-            places=[("recover", ipc, 0)],
+            places=[("recover", ipc, 0) for ipc in range(start, start + len(seen))],
             precision=precision,
         )
 

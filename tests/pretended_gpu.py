@@ -69,6 +69,7 @@ class Gpu:
         self.launches = Counter[str]()  # of kernels, by name; a graph is one
         self.bytes_now, self.peak_bytes = 0, 0
         self.graph: Graph | None = None  # that is being recorded
+        self.heed: Callable[..., None] | None = None  # is told of each kernel: what it is, is given, and gives
         self._sizes: dict[int, int] = {}  # of each piece of memory
         self._here = [False]  # whether what is called makes its tensors on the device
 
@@ -113,6 +114,8 @@ class Gpu:
         else:
             self.launches[name] += 1
             told = func(*bare, **named) if self.graph is None else self.graph.record(func, bare, named)
+            if self.heed is not None:
+                self.heed(func, bare, named, told)
         given = {id(one.held): one for one in tree_leaves((args, kwargs)) if isinstance(one, OnGpu)}
         into_the_cpu = args[0] if name == "copy_" and not isinstance(args[0], OnGpu) else None
         return tree_map(lambda one: self._told(one, given, into_the_cpu), told)
