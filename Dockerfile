@@ -46,7 +46,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
 ENTRYPOINT ["fadrm"]
 CMD ["serve", "--host", "0.0.0.0", "--port", "8080"]
 
-# The compiler is for the engine's own passes (engine/native.py), which a worker without a GPU gains by.
+# The compiler is for the engine's own passes: engine/native.py, and Triton's way to a GPU.
 FROM base AS worker
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*

@@ -83,14 +83,13 @@ def _devices(_: Settings) -> Finding:
 
 
 def _compiler(_: Settings) -> Finding:
-    """Recovery on a CPU goes through the teachers' norms in C of our own: decision 12."""
-    if machine.gpus() or importlib.util.find_spec("torch") is None:
-        return Finding(name="compiler", ok=True, detail="not wanted: no step computes on a CPU here")
+    """Recovery goes through the teachers' norms in code of our own, for which a GPU wants one too: decisions 12, 14."""
+    if importlib.util.find_spec("torch") is None:
+        return Finding(name="compiler", ok=True, detail="not wanted: no step computes here")
     if native.norms() is not None:
-        return Finding(name="compiler", ok=True, detail="there is one: recovery's norms are compiled for this CPU")
-    detail = (
-        "none that works: recovery takes up to twice as long on this CPU (Debian, Ubuntu: apt install gcc libc6-dev)"
-    )
+        return Finding(name="compiler", ok=True, detail="there is one: recovery's norms are compiled where it runs")
+    slower = "is slower" if machine.gpus() else "takes up to twice as long on this CPU"
+    detail = f"none that works: recovery {slower} (Debian, Ubuntu: apt install gcc libc6-dev)"
     return Finding(name="compiler", ok=True, detail=detail, warns=True)
 
 

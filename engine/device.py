@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from engine import __version__, native
+from engine import __version__, passes
 from engine.errors import OutOfMemory, SpecInvalid
 from engine.fields import Precision as WantedPrecision
 from engine.precision import Precision, precision_for
@@ -68,7 +68,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "device": str(device),
         "device_name": name,
         "threads": str(torch.get_num_threads()),
-        "norms": "C" if device.type == "cpu" and native.norms() is not None else "torch",  # decision 12
+        "norms": passes.known(device),  # decisions 12 and 14
     }
 
 

@@ -9,21 +9,20 @@ G blocks, N images of them all, block after block; C channels, H W pixels.
 from __future__ import annotations
 
 import copy
-import ctypes
 import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from engine import native
+from engine import passes
 from engine.moments import Moments, channel_moments
+from engine.passes import Line, Pass
 
-NATIVE: dict[torch.dtype, str] = {torch.float32: "float", torch.bfloat16: "half"}
 SUMS = (operator.add, operator.iadd, torch.add)
 RELU6 = 6.0
 
@@ -50,13 +49,13 @@ class FusedNorm(nn.BatchNorm2d):
         return fused
 
     def forward(self, features: Tensor, skip: Tensor | None = None) -> Tensor:
-        maps = [features] if skip is None else [features, skip]
-        if not _fits(maps) or native.norms() is None:
+        way = passes.way([features] if skip is None else [features, skip])
+        if way is None:
             return self._by_torch(features, skip)
         assert self.running_mean is not None
         told = self.hear is not None
-        line = _Line(self.running_mean, self.scale, self.bias, self.ceiling, self.blocks if told else 1, told)
-        seen, mean, var = _Pass.apply(features, skip, line)
+        line = Line(self.running_mean, self.scale, self.bias, self.ceiling, self.blocks if told else 1, told)
+        seen, mean, var = Pass.apply(features, skip, line, way)
         if self.hear is not None:
             self.hear((mean, var))
         result: Tensor = seen
@@ -72,88 +71,6 @@ class FusedNorm(nn.BatchNorm2d):
         if self.ceiling == 0:
             return seen
         return F.relu(seen) if self.ceiling == math.inf else F.hardtanh(seen, 0.0, self.ceiling)
-
-
-def _fits(maps: list[Tensor]) -> bool:
-    """Whether the maps are as norms.c wants them."""
-    first = maps[0]
-    return all(
-        one.device.type == "cpu"
-        and one.dtype in NATIVE
-        and (one.dtype, one.shape) == (first.dtype, first.shape)
-        and one.is_contiguous(memory_format=torch.channels_last)
-        for one in maps
-    )
-
-
-class _Norm(ctypes.Structure):
-    """`struct norm` of norms.c, where each field is explained."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("groups", "rows", "channels", "threads")),
-        *((name, ctypes.c_void_p) for name in ("mean", "scale", "shift")),
-        ("ceiling", ctypes.c_float),
-        *((name, ctypes.c_void_p) for name in ("y", "skip", "z", "moments", "by_z", "by_y", "to_y", "to_skip")),
-    )
-
-
-class _Line(NamedTuple):
-    """What a norm does to C channels: (y - mean) * scale + shift, and the rectifier; none of it has a gradient."""
-
-    mean: Tensor
-    scale: Tensor
-    shift: Tensor
-    ceiling: float
-    blocks: int
-    told: bool  # of the statistics
-
-
-class _Pass(torch.autograd.Function):
-    """norms.c, with its gradient by what enters and by what is added."""
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, skip: Tensor | None, line: _Line) -> tuple[Tensor, Tensor, Tensor]:
-        seen = torch.empty_like(features)
-        moments = features.new_empty(2, line.blocks, len(line.mean), dtype=torch.float32)
-        ctx.line, ctx.added = line, skip is not None
-        _run("forward", line, y=features, skip=skip, z=seen, moments=moments if line.told else None)
-        # Where something was added, what came out tells where the rectifier let through; else what entered does.
-        ctx.save_for_backward(features, moments, *([seen] if ctx.added and line.ceiling else []))
-        return seen, moments[0], moments[1]
-
-    @staticmethod
-    def backward(ctx: Any, by_seen: Tensor, by_mean: Tensor, by_var: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        features, moments, *seen = ctx.saved_tensors
-        line: _Line = ctx.line
-        to_features, to_skip = torch.empty_like(features), torch.empty_like(features) if seen else None
-        by_seen = by_seen.to(features.dtype).contiguous(memory_format=torch.channels_last)
-        by_features = None
-        if line.told:
-            rows = features.numel() // len(line.mean) // line.blocks
-            slope = 2 * by_var / rows
-            by_features = torch.stack([by_mean / rows + slope * (line.mean - moments[0]), slope])
-        maps = {"y": features, "z": seen[0] if seen else None, "by_z": by_seen}
-        _run("backward", line, **maps, by_y=by_features, to_y=to_features, to_skip=to_skip)
-        by_skip = to_skip if seen else by_seen
-        return to_features, by_skip if ctx.added else None, None
-
-
-def _run(which: str, line: _Line, *, y: Tensor, **maps: Tensor | None) -> None:
-    """One pass over maps that lie as `_fits` says. Raises MemoryError."""
-    channels = len(line.mean)
-    own = {"mean": line.mean, "scale": line.scale, "shift": line.shift, "y": y}
-    norm = _Norm(
-        groups=line.blocks,
-        rows=y.numel() // channels // line.blocks,
-        channels=channels,
-        threads=torch.get_num_threads(),
-        ceiling=line.ceiling,
-        **{name: None if value is None else value.data_ptr() for name, value in (own | maps).items()},
-    )
-    library = native.norms()
-    assert library is not None  # whoever comes here has asked
-    if getattr(library, f"{which}_{NATIVE[y.dtype]}")(ctypes.byref(norm)):
-        raise MemoryError(f"no memory for the sums of {channels} channels")
 
 
 def fused(model: nn.Module) -> nn.Module:

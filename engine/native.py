@@ -56,7 +56,7 @@ def _compiled(source: Path) -> Path:
     if compiler is None:
         raise FileNotFoundError("no C compiler")
     made_of = "\0".join((source.read_text(), *OPTIONS, compiler, _cpu()))
-    folder = _cache()
+    folder = cache_folder()
     library = folder / f"{source.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if library.exists():
         return _own(library)
@@ -85,7 +85,7 @@ def _compile(compiler: str, source: Path, library: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     """A folder that is this user's own, and there. Raises PermissionError."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:

@@ -374,6 +374,7 @@ def pretended_gpu() -> Iterator[Gpu]:
         stack.enter_context(patch.object(torch.accelerator, "current_accelerator", lambda **_: CUDA))
         stack.enter_context(patch.object(torch.accelerator, "current_stream", lambda *_: stream))
         stack.enter_context(patch.object(torch, "autocast", _Autocast))
+        stack.enter_context(patch("engine.passes.on_gpu", lambda *_: None))  # its kernels would take nothing of this
         grouping = "_group_tensors_by_device_and_dtype"
         stack.enter_context(patch.object(torch.optim.Optimizer, grouping, staticmethod(_grouped)))
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrites)

@@ -60,12 +60,11 @@ def test_too_little_memory_and_strangers_on_a_gpu_are_told(tmp_path: Path, monke
     assert finding.warns and "FADRM_MATCH_MEMORY=0" in finding.detail and "python3 (process 7)" in finding.detail
 
 
-def test_a_missing_compiler_costs_recovery_on_a_cpu_time_and_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_compiler_costs_recovery_time_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(Settings(home=tmp_path))["compiler"].detail.startswith("there is one")
     monkeypatch.setattr(native, "norms", lambda: None)
     finding = found(Settings(home=tmp_path))["compiler"]
     assert finding.ok and finding.warns and "apt install gcc" in finding.detail
     monkeypatch.setattr(machine, "gpus", lambda: [Device(id="cuda:0", name="H200", uuid="GPU-1")])
-    assert not found(Settings(home=tmp_path))["compiler"].warns
+    finding = found(Settings(home=tmp_path))["compiler"]
+    assert finding.warns and "recovery is slower" in finding.detail
