@@ -28,7 +28,9 @@ from benchmarks.task import Task
 from benchmarks.whole import recoveries
 from benchmarks.workloads import Workload, chosen, on_gpu
 from engine import device as devices
+from engine.data import chunks
 from engine.graphs import SWITCH
+from engine.plan.memory import blocks_together
 from tests.pretended_gpu import CUDA, Gpu, pretended_gpu
 
 USUAL = ("recover32", "recover32-four", "recover224", "recover224-four")
@@ -73,14 +75,18 @@ class Paper:
 
 def counted(workload: Workload, side: Side, lengths: tuple[int, int]) -> Count:
     """What a longer run has more than a shorter one, an iteration."""
-    found = []
+    found, peak_bytes = [], 0
     for length in lengths:
         steps = STAGES * length * len(workload.networks)
         with _run(workload.model_copy(update={"steps": steps}), side) as (gpu, paper):
             found.append((sum(gpu.launches.values()), len(gpu.waits), paper.seconds))
-    more = STAGES * (lengths[1] - lengths[0]) * len(workload.networks)
+            peak_bytes = gpu.peak_bytes
+    blocks = 1 if side is PLAIN["recover"] else workload.ipc
+    most = blocks_together(workload.networks, side=workload.resolution, block=workload.classes)
+    turns = len(list(chunks(blocks, most)))
+    more = STAGES * (lengths[1] - lengths[0]) * len(workload.networks) * turns
     launches, waits, seconds = ((long - short) / more for short, long in zip(*found, strict=True))
-    return Count(workload.classes * workload.ipc, launches, waits, seconds, gpu.peak_bytes)
+    return Count(workload.classes * blocks // turns, launches, waits, seconds, peak_bytes)
 
 
 @contextmanager

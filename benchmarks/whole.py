@@ -22,11 +22,12 @@ from benchmarks.planted import needed, recipe_of, steps_of, store_of
 from benchmarks.task import Task
 from benchmarks.timing import Measured
 from engine import device as devices
-from engine.data import images_of, real_data, teachers
+from engine.data import chunks, images_of, real_data, teachers
 from engine.events import Finished, Progress
 from engine.fused import fused
 from engine.pixels import normalised
 from engine.plan import Plan, Step
+from engine.plan.memory import blocks_together
 from engine.presets import PRESETS
 from engine.recovery import Recovery
 from engine.store import Store
@@ -41,14 +42,16 @@ def _per_iteration(task: Task, seconds: float) -> Measured:
 
 
 def recoveries(task: Task, *, together: bool = False) -> Iterator[Recovery]:
-    """What the loop alone is of: each block by itself, or all of them as one batch."""
+    """What the loop alone is of: each block by itself, or as many of them as a step takes at once."""
     step, store, recipe = steps_of(task)[0], store_of(task), recipe_of(task)
     data, precision = real_data(store.step(step.needs["data"])), devices.resolve("auto", task.device)
     folders = [store.step(key) for role, key in step.needs.items() if "teacher" in role]
     networks = [fused(model) for model in teachers(folders, task.device, precision)]
     blocks = list(images_of([store.step(step.needs["patches"])]))
-    for start in range(0, len(blocks), len(blocks) if together else 1):
-        seen = blocks if together else blocks[start : start + 1]
+    workload = task.workload
+    most = blocks_together(workload.networks, side=workload.resolution, block=workload.classes) if together else 1
+    for start, stop in chunks(len(blocks), most):
+        seen = blocks[start:stop]
         yield Recovery(
             teachers=networks,
             patches=normalised(torch.cat(seen).to(task.device), data.statistics),
@@ -56,7 +59,7 @@ def recoveries(task: Task, *, together: bool = False) -> Iterator[Recovery]:
             recipe=recipe,
             statistics=data.statistics,
             seed=0,
-            places=[("recover", ipc, 0) for ipc in range(start, start + len(seen))],
+            places=[("recover", ipc, 0) for ipc in range(start, stop)],
             precision=precision,
         )
 

@@ -53,7 +53,7 @@ class _ChannelMoments(torch.autograd.Function):
         height, slope = by_mean / rows, by_var * (2 / rows)
         if features.device.type == "cpu" or len(mean) == 1:
             given = zip(features.chunk(len(mean)), mean, slope, height, strict=True)
-            parts = [_straight(*one) for one in given]
+            parts = [straight(*one) for one in given]
             return parts[0] if len(parts) == 1 else torch.cat(parts), None
         return lines_at_once(features, slope, height - slope * mean), None
 
@@ -78,9 +78,13 @@ def _moments_in_parts(features: Tensor, blocks: int) -> Moments:
     return mean[:, 0], (share * (variances + (means - mean).square())).sum(1)
 
 
-def _straight(features: Tensor, mean: Tensor, slope: Tensor, height: Tensor) -> Tensor:
+def straight(features: Tensor, mean: Tensor, slope: Tensor, height: Tensor, *, out: Tensor | None = None) -> Tensor:
     """slope * (features - mean) + height, (C,) each, as batch norm computes it: one pass, fp32 inside, any type outside."""
-    return torch.native_batch_norm(features, slope, height, mean, torch.ones_like(mean), False, 0.0, 0.0)[0]
+    line = features, slope, height, mean, torch.ones_like(mean), False, 0.0, 0.0
+    if out is None:
+        return torch.native_batch_norm(*line)[0]
+    unused = mean.new_empty(2, 0)
+    return torch.native_batch_norm(*line, out=(out, unused[0], unused[1]))[0]
 
 
 def moments_at_once(features: Tensor, blocks: int) -> Moments:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from engine import native, norms_cpu
+from engine import native, norms_cpu, norms_torch
 from engine.moments import channel_moments
 
 # How far a GPU's passes may be from torch's in fp32, on the same numbers: the norm of the difference over the norm.
@@ -92,7 +92,7 @@ class Pass(torch.autograd.Function):
 
 
 def way(maps: Sequence[Tensor]) -> Way | None:
-    """What takes these maps, alike and channels last, in one pass; None where torch does it, one after another."""
+    """What takes these maps, alike and channels last; None where torch does it, and autograd its gradient."""
     first = maps[0]
     if not all(
         (one.device, one.dtype, one.shape) == (first.device, first.dtype, first.shape)
@@ -101,9 +101,9 @@ def way(maps: Sequence[Tensor]) -> Way | None:
         for one in maps
     ):
         return None
-    if first.device.type == "cpu" and first.dtype in norms_cpu.NAMES and native.norms() is not None:
-        return norms_cpu
-    return on_gpu(first.device, first.dtype) if first.device.type == "cuda" and first.dtype in HELD_TO else None
+    if first.device.type == "cuda" and first.dtype in HELD_TO:
+        return on_gpu(first.device, first.dtype) or norms_torch
+    return norms_cpu if first.dtype in norms_cpu.NAMES and native.norms() is not None else None
 
 
 def known(device: torch.device) -> str:
