@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -28,8 +28,10 @@ from benchmarks.task import Task
 from benchmarks.whole import recoveries
 from benchmarks.workloads import Workload, chosen, on_gpu
 from engine import device as devices
+from engine import norms_torch
 from engine.data import chunks
 from engine.graphs import SWITCH
+from engine.passes import Line, Told
 from engine.plan.memory import blocks_together
 from tests.pretended_gpu import CUDA, Gpu, pretended_gpu
 
@@ -65,6 +67,11 @@ class Paper:
     def __init__(self) -> None:
         self.seconds = 0.0
 
+    def moved(self, *tensors: Tensor | None) -> None:
+        """A kernel that reads and writes these."""
+        size = sum(one.numel() * one.element_size() for one in tensors if one is not None)
+        self.seconds += max(size / BYTES_PER_S, LEAST_S)
+
     def __call__(self, func: Any, args: Any, kwargs: Any, told: Any) -> None:
         tensors = {id(one): one for one in tree_leaves((args, kwargs, told)) if isinstance(one, Tensor)}
         moved = sum(one.numel() * one.element_size() for one in tensors.values())
@@ -73,12 +80,12 @@ class Paper:
         self.seconds += max(moved / BYTES_PER_S, flop / FLOP_PER_S, LEAST_S)
 
 
-def counted(workload: Workload, side: Side, lengths: tuple[int, int]) -> Count:
+def counted(workload: Workload, side: Side, lengths: tuple[int, int], *, triton: bool = False) -> Count:
     """What a longer run has more than a shorter one, an iteration."""
     found, peak_bytes = [], 0
     for length in lengths:
         steps = STAGES * length * len(workload.networks)
-        with _run(workload.model_copy(update={"steps": steps}), side) as (gpu, paper):
+        with _run(workload.model_copy(update={"steps": steps}), side, triton=triton) as (gpu, paper):
             found.append((sum(gpu.launches.values()), len(gpu.waits), paper.seconds))
             peak_bytes = gpu.peak_bytes
     blocks = 1 if side is PLAIN["recover"] else workload.ipc
@@ -89,12 +96,41 @@ def counted(workload: Workload, side: Side, lengths: tuple[int, int]) -> Count:
     return Count(workload.classes * blocks // turns, launches, waits, seconds, peak_bytes)
 
 
+class OnPaper:
+    """Triton's passes on paper: two launches forward and one backward, whose numbers come from torch's kernels.
+
+    A way, as `engine.passes` has them.
+    """
+
+    def __init__(self, gpu: Gpu, paper: Paper) -> None:
+        self._gpu, self._paper = gpu, paper
+
+    def forward(self, line: Line, **maps: Tensor | None) -> None:
+        self._uncounted(norms_torch.forward, line, maps)
+        self._paper.moved(maps["y"], maps["skip"], maps["z"])
+        self._paper.moved(maps["moments"])
+        self._gpu.launches["norm"] += 2
+
+    def backward(self, line: Line, *, told: Told | None, **maps: Tensor | None) -> None:
+        self._uncounted(norms_torch.backward, line, maps | {"told": told})
+        self._paper.moved(*maps.values())
+        self._gpu.launches["norm"] += 1
+
+    def _uncounted(self, way: Callable[..., None], line: Line, maps: dict[str, Any]) -> None:
+        before = self._gpu.launches.copy(), self._paper.seconds
+        way(line, **maps)
+        self._gpu.launches, self._paper.seconds = before
+
+
 @contextmanager
-def _run(workload: Workload, side: Side) -> Iterator[tuple[Gpu, Paper]]:
+def _run(workload: Workload, side: Side, *, triton: bool = False) -> Iterator[tuple[Gpu, Paper]]:
     with tempfile.TemporaryDirectory() as folder:
         planted.steps_of(Task(workload=workload, root=Path(folder), device=torch.device("cpu")))
-        with pretended_gpu() as gpu, patch.object(torch, "autocast", _in_bf16(torch.autocast)):
-            gpu.heed = paper = Paper()
+        with ExitStack() as stack:
+            gpu, paper = stack.enter_context(pretended_gpu()), Paper()
+            gpu.heed, way = paper, OnPaper(gpu, paper) if triton else None
+            stack.enter_context(patch.object(torch, "autocast", _in_bf16(torch.autocast)))
+            stack.enter_context(patch("engine.passes.on_gpu", lambda *_: way))
             devices.configure(CUDA, threads=torch.get_num_threads())
             for _ in side(Task(workload=workload, root=Path(folder), device=CUDA)):
                 pass
@@ -119,16 +155,18 @@ def main(names: list[str]) -> None:
         os.environ[SWITCH] = "0"
         plain = counted(one, PLAIN["recover"], LENGTHS)
         _tell(workload.name, "yardstick", plain, plain)
-        ours = counted(workload, _together, LENGTHS)
-        for switch, side in (("0", "one by one"), ("1", "replayed")):
-            os.environ[SWITCH] = switch
-            told = counted(few, _together, REPLAYED)
-            _tell(workload.name, side, ours._replace(launches=told.launches, waits=told.waits), plain)
+        for norms in ("torch", "Triton"):
+            ours = counted(workload, _together, LENGTHS, triton=norms == "Triton")
+            for switch, side in (("0", norms), ("1", f"{norms}, replayed")):
+                os.environ[SWITCH] = switch
+                told = counted(few, _together, REPLAYED, triton=norms == "Triton")
+                _tell(workload.name, side, ours._replace(launches=told.launches, waits=told.waits), plain)
+            os.environ[SWITCH] = "0"
 
 
 def _tell(name: str, side: str, count: Count, plain: Count) -> None:
     print(
-        f"{name:16} {side:11} {count.images:5} images {count.launches:6.0f} launches {count.waits:4.1f} waits"
+        f"{name:16} {side:16} {count.images:5} images {count.launches:6.0f} launches {count.waits:4.1f} waits"
         f" {count.peak_bytes / 2**30:6.2f} GiB; on paper {1e3 * count.kernels_s:7.2f} ms of kernels,"
         f" {1e6 * count.seconds:7.1f} us an image, {plain.seconds / count.seconds:5.1f}x",
         flush=True,

@@ -30,6 +30,7 @@ MEMORY = 80 * 2**30  # bytes that it says it has
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive"}
 TAKES_BOTH = {"copy_", "_to_copy", "index", "index_put_", "index_put", "_index_put_impl_"}
 TAKES_NO_SCALAR_OF_THE_CPU = {"cat", "stack", "mm", "bmm", "addmm"}
+MAKES_ROOM = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}  # and launches nothing
 INDEXES = {"index", "index_put_", "index_put", "_index_put_impl_"}
 GARBAGE = 7.0  # in memory that was never written
 
@@ -112,10 +113,11 @@ class Gpu:
         if any(told.alias_info is not None and not told.alias_info.is_write for told in func._schema.returns):  # a view
             told = func(*bare, **named)
         else:
-            self.launches[name] += 1
             told = func(*bare, **named) if self.graph is None else self.graph.record(func, bare, named)
-            if self.heed is not None:
-                self.heed(func, bare, named, told)
+            if name not in MAKES_ROOM:
+                self.launches[name] += 1
+                if self.heed is not None:
+                    self.heed(func, bare, named, told)
         given = {id(one.held): one for one in tree_leaves((args, kwargs)) if isinstance(one, OnGpu)}
         into_the_cpu = args[0] if name == "copy_" and not isinstance(args[0], OnGpu) else None
         return tree_map(lambda one: self._told(one, given, into_the_cpu), told)

@@ -25,7 +25,8 @@ def test_values_statistics_and_gradients_are_those_of_the_layers(
     features, skip = (maps(6, 10, 5, 4, dtype=dtype, seed=seed) for seed in (5, 6))
     layer = norm(10)
     found, expected = (
-        outcome(kind.of(layer, ceiling), features, skip if added else None, blocks=blocks) for kind in (FusedNorm, Apart)
+        outcome(kind.of(layer, ceiling), features, skip if added else None, blocks=blocks)
+        for kind in (FusedNorm, Apart)
     )
     for ours, theirs in zip(found, expected, strict=True):
         assert distance(ours, theirs) < (1e-6 if dtype == torch.float32 else 1e-2)
