@@ -29,7 +29,6 @@ from benchmarks.whole import recoveries
 from benchmarks.workloads import Workload, chosen, on_gpu
 from engine import device as devices
 from engine import norms_torch
-from engine.data import chunks
 from engine.graphs import SWITCH
 from engine.passes import Line, Told
 from engine.plan.memory import blocks_together
@@ -88,12 +87,9 @@ def counted(workload: Workload, side: Side, lengths: tuple[int, int], *, triton:
         with _run(workload.model_copy(update={"steps": steps}), side, triton=triton) as (gpu, paper):
             found.append((sum(gpu.launches.values()), len(gpu.waits), paper.seconds))
             peak_bytes = gpu.peak_bytes
-    blocks = 1 if side is PLAIN["recover"] else workload.ipc
-    most = blocks_together(workload.networks, side=workload.resolution, block=workload.classes)
-    turns = len(list(chunks(blocks, most)))
-    more = STAGES * (lengths[1] - lengths[0]) * len(workload.networks) * turns
+    more = STAGES * (lengths[1] - lengths[0]) * len(workload.networks)
     launches, waits, seconds = ((long - short) / more for short, long in zip(*found, strict=True))
-    return Count(workload.classes * blocks // turns, launches, waits, seconds, peak_bytes)
+    return Count(workload.classes * workload.ipc, launches, waits, seconds, peak_bytes)
 
 
 class OnPaper:
@@ -150,13 +146,15 @@ def _in_bf16(autocast: Any) -> Callable[..., Any]:
 def main(names: list[str]) -> None:
     """A line a workload and side."""
     for workload in map(on_gpu, chosen(names or list(USUAL), quick=False)):
+        most = blocks_together(workload.networks, side=workload.resolution, block=workload.classes)
+        turn = workload.model_copy(update={"ipc": min(workload.ipc, most)})
         one = workload.model_copy(update={"ipc": 1})  # the yardstick's blocks come one after another
-        few = workload.model_copy(update={"classes": 4, "ipc": min(workload.ipc, 2)})  # has as many kernels
+        few = turn.model_copy(update={"classes": 4, "ipc": min(turn.ipc, 2)})  # has as many kernels
         os.environ[SWITCH] = "0"
         plain = counted(one, PLAIN["recover"], LENGTHS)
         _tell(workload.name, "yardstick", plain, plain)
         for norms in ("torch", "Triton"):
-            ours = counted(workload, _together, LENGTHS, triton=norms == "Triton")
+            ours = counted(turn, _together, LENGTHS, triton=norms == "Triton")
             for switch, side in (("0", norms), ("1", f"{norms}, replayed")):
                 os.environ[SWITCH] = switch
                 told = counted(few, _together, REPLAYED, triton=norms == "Triton")
