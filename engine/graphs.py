@@ -63,24 +63,24 @@ class Replays:
         return step.do(kind, *inputs)
 
     def _recorded(self, step: Step, known: Hashable, kind: Hashable, inputs: Sequence[Tensor]) -> Told:
-        """Do the step as it is recorded, and hold that against the step as it stands."""
+        """Do the step as it stands, put all back, and do it as it is recorded: one after another, to take memory once."""
         before = self._copies(step)
+        told = tuple(one.clone() for one in step.do(kind, *inputs))
+        after = self._copies(step)
+        self._put_back(step, before)
         try:
             record = self._record(step, kind, inputs)
-            told = tuple(one.clone() for one in record.replay(inputs))
-            after = self._copies(step)
-            self._put_back(step, before)
-            expected = step.do(kind, *inputs)
+            replayed = record.replay(inputs)
+            if all(map(torch.equal, [*replayed, *step.changed()], [*told, *after.values])):
+                self._records[known] = record
+                return replayed
+            why = "a replay came to other numbers"
         except RuntimeError as error:  # torch.OutOfMemoryError is one
-            self._go_on_without(str(error).partition("\n")[0])
-            record = None  # and its memory
-            self._put_back(step, before)
-            return step.do(kind, *inputs)
-        if all(map(torch.equal, [*told, *after.values], [*expected, *step.changed()])):
-            self._records[known] = record
-        else:
-            self._go_on_without("a replay came to other numbers")
-        return expected
+            why = str(error).partition("\n")[0]
+        log.warning("steps are told to the GPU one by one: %s", why)
+        self._records, self._pool, Replays.failed = {}, None, True
+        self._put_back(step, after)
+        return told
 
     def _record(self, step: Step, kind: Hashable, inputs: Sequence[Tensor]) -> _Record:
         """The graph of the step, which is not done meanwhile. Raises RuntimeError."""
@@ -90,10 +90,6 @@ class Replays:
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             told = step.do(kind, *held)
         return _Record(graph, held, told)
-
-    def _go_on_without(self, why: str) -> None:
-        log.warning("steps are told to the GPU one by one: %s", why)
-        self._records, self._pool, Replays.failed = {}, None, True
 
     def _copies(self, step: Step) -> _Copies:
         return _Copies([one.clone() for one in step.changed()], torch.cuda.get_rng_state(self._device))

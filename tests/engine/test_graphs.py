@@ -61,7 +61,7 @@ def test_on_a_cpu_a_step_is_done_as_it_stands() -> None:
 def test_on_a_gpu_it_is_recorded_the_second_time_and_replayed_from_then_on(gpu: Gpu) -> None:
     step = Adder(CUDA)
     assert sums(step, CUDA, KINDS) == EXPECTED
-    assert step.times == 2 * 3  # of each kind: as it stands, recorded, and held against the record
+    assert step.times == 2 * 3  # of each kind: twice as it stands, and recorded
     assert gpu.launches["graph"] == len(KINDS) - 2
 
 
@@ -107,7 +107,7 @@ class Large(Adder):
 
     def __call__(self, kind: Hashable, value: Tensor) -> tuple[Tensor]:
         told = super().__call__(kind, value)
-        if self.times == 3 and not Replays.failed:  # as it stands, recorded, and now beside the record
+        if self.times == 3 and not Replays.failed:  # as it stands, once more, and now while it is recorded
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return told
 
@@ -122,10 +122,10 @@ def test_a_step_that_cannot_be_replayed_goes_on_as_it_stands(
     told = sums(step, CUDA, [1] * 6)
     again = sums(kind(CUDA), CUDA, [1] * 6)  # in this process nothing is recorded again
     assert again == sums(straight, CUDA, [1] * 6, "fp16")
-    if kind is not Fickle:  # what no graph can know of was not told by it
+    if kind is not Fickle:  # which counts how often it is called
         assert told == again
     assert why in caplog.text and len(caplog.records) == 1
-    assert gpu.launches["graph"] == (kind is not Impatient)
+    assert gpu.launches["graph"] == (kind is Fickle)
 
 
 @pytest.mark.parametrize(
