@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import re
 from contextlib import suppress
@@ -17,9 +18,23 @@ from engine.precision import Precision, precision_for
 PROCESS = Path("/proc/self")  # as Linux tells of this process
 BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
+OUT_OF_MEMORY = (  # as drivers, libraries and a CPU's allocator say it; torch's allocator of a GPU has an error of its own
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",  # its name since cuDNN 9
+)
+NO_WAY_TO_COMPUTE = "unable to find an engine to execute this computation"  # cuDNN: no scratch memory, or it is broken
+LITTLE_SHARE = 0.1  # of a GPU's memory: where less is free, it was the scratch memory
+
 
 def pick(wish: str = "auto") -> torch.device:
-    """The device of that name; "auto" is the first GPU, or the CPU where there is none. Raises SpecInvalid."""
+    """The device of that name; "auto" is the first GPU, or the CPU where there is none; "cuda" is the first GPU.
+
+    Raises SpecInvalid.
+    """
     if wish == "auto":
         wish = "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
@@ -32,7 +47,7 @@ def pick(wish: str = "auto") -> torch.device:
             f"{wish!r} was asked for, but torch finds {found} GPUs here.",
             hint="Use auto or cpu, or start a GPU worker.",
         )
-    return device
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def configure(device: torch.device, *, threads: int | None = None) -> None:
@@ -72,9 +87,23 @@ def environment(device: torch.device) -> dict[str, str]:
     }
 
 
+def free_bytes(device: torch.device) -> int:
+    """What tensors may still take of a GPU: also what this process's allocator keeps of those that are gone."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def give_back(device: torch.device) -> None:
+    """Let others have the memory of tensors that nobody needs; on a CPU they have it already."""
+    if device.type == "cuda":
+        gc.collect()  # some refer to themselves
+        torch.cuda.empty_cache()
+
+
 def forget_peak(device: torch.device) -> None:
     """From here on `peak_bytes` counts anew: a process may do several steps in turn."""
     if device.type == "cuda":
+        torch.cuda.init()  # before it nothing is counted, and torch refuses
         torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError):
@@ -82,12 +111,13 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """The most memory that was taken: of a GPU's tensors, else of this whole process, torch's libraries among it.
+    """The most memory that was taken: by a GPU's allocator, else by this whole process, torch's libraries among it.
 
+    What the allocator took of the GPU, not what it gave out: a recorded step keeps memory that no tensor has.
     None where the system does not tell.
     """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     with suppress(OSError):
         if found := re.search(r"VmHWM:\s+(\d+) kB", (PROCESS / "status").read_text()):
             return int(found[1]) * 2**10
@@ -104,11 +134,24 @@ def out_of_memory(error: BaseException, device: torch.device) -> OutOfMemory:
     return OutOfMemory(f"{device} has too little memory{sizes}.", requested_bytes=requested, free_bytes=free)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch ran out of memory: a GPU's has a type of its own, a CPU's only a message."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+def is_out_of_memory(error: BaseException, device: torch.device) -> bool:
+    """Whether torch, or what it calls, ran out of memory. What a kernel did wrong is never taken for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    text = str(error)
+    return any(words in text for words in OUT_OF_MEMORY) or (NO_WAY_TO_COMPUTE in text and _is_nearly_full(device))
+
+
+def _is_nearly_full(device: torch.device) -> bool:
+    if device.type != "cuda":
+        return False
+    try:
+        _, total = torch.cuda.mem_get_info(device)
+        return free_bytes(device) < LITTLE_SHARE * total
+    except RuntimeError:  # then memory is not all that it lacks
+        return False
 
 
 def _bytes_after(words: str, text: str) -> int | None:

@@ -89,7 +89,7 @@ def report_of(error: Exception, device: torch.device) -> ErrorReport | None:
     """What there is to say of an error that a user can answer; None for all others."""
     if isinstance(error, EngineError):
         return error.report
-    if devices.is_out_of_memory(error):
+    if devices.is_out_of_memory(error, device):
         return devices.out_of_memory(error, device).report
     if isinstance(error, OSError) and error.errno in FULL:
         return DiskFull(f"No space is left on the disk: {error.filename or error.strerror}.").report

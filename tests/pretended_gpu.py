@@ -68,7 +68,10 @@ class Gpu:
     def __init__(self) -> None:
         self.waits: list[str] = []  # in which one side waited for the other
         self.launches = Counter[str]()  # of kernels, by name; a graph is one
-        self.bytes_now, self.peak_bytes = 0, 0
+        self.bytes_now, self.peak_bytes = 0, 0  # of tensors
+        self.taken_bytes, self.peak_taken_bytes = 0, 0  # by the allocator, which keeps what tensors gave up
+        self.others_bytes = 0  # of other processes
+        self.is_awake = False  # torch wakes CUDA with the first tensor
         self.graph: Graph | None = None  # that is being recorded
         self.heed: Callable[..., None] | None = None  # is told of each kernel: what it is, is given, and gives
         self._sizes: dict[int, int] = {}  # of each piece of memory
@@ -99,8 +102,22 @@ class Gpu:
             self._sizes[key] = storage.nbytes()
             self.bytes_now += storage.nbytes()
             self.peak_bytes = max(self.peak_bytes, self.bytes_now)
+            self.taken_bytes, self.is_awake = max(self.taken_bytes, self.bytes_now), True
+            self.peak_taken_bytes = max(self.peak_taken_bytes, self.taken_bytes)
             weakref.finalize(storage, self._free, key)
         return OnGpu(held)
+
+    def empty_cache(self) -> None:
+        self.wait("empty_cache")
+        self.taken_bytes = self.bytes_now
+
+    def wake(self) -> None:
+        self.is_awake = True
+
+    def reset_peaks(self) -> None:
+        if not self.is_awake:
+            raise RuntimeError("Invalid device argument 0: did you call init?")
+        self.peak_bytes, self.peak_taken_bytes = self.bytes_now, self.taken_bytes
 
     def _free(self, key: int) -> None:
         self.bytes_now -= self._sizes.pop(key)
@@ -351,17 +368,26 @@ def pretended_gpu() -> Iterator[Gpu]:
             graph.end()
             torch.set_rng_state(chance)
 
+    def set_device(device: torch.device) -> None:
+        if device.index is None:
+            raise ValueError(f"Expected a torch.device with a specified index or an integer, but got: {device}")
+        gpu.wake()
+
     pretended = {
         "is_available": lambda: True,
         "device_count": lambda: 1,
         "get_device_capability": lambda _=None: (9, 0),
         "get_device_name": lambda _=None: "pretended",
-        "set_device": lambda _: None,
-        "mem_get_info": lambda _=None: (MEMORY - gpu.bytes_now, MEMORY),
-        "reset_peak_memory_stats": lambda _=None: setattr(gpu, "peak_bytes", gpu.bytes_now),
+        "set_device": set_device,
+        "init": gpu.wake,
+        "mem_get_info": lambda _=None: (MEMORY - gpu.others_bytes - gpu.taken_bytes, MEMORY),
+        "memory_allocated": lambda _=None: gpu.bytes_now,
+        "memory_reserved": lambda _=None: gpu.taken_bytes,
         "max_memory_allocated": lambda _=None: gpu.peak_bytes,
+        "max_memory_reserved": lambda _=None: gpu.peak_taken_bytes,
+        "reset_peak_memory_stats": lambda _=None: gpu.reset_peaks(),
         "synchronize": lambda _=None: gpu.wait("synchronize"),
-        "empty_cache": lambda: gpu.wait("empty_cache"),
+        "empty_cache": gpu.empty_cache,
         "get_rng_state": lambda _=None: torch.get_rng_state(),
         "set_rng_state": lambda state, _=None: torch.set_rng_state(state),
         "graph_pool_handle": lambda: (0, 1),
