@@ -106,7 +106,7 @@ def _measured(task: Task, side: str) -> Measured:
         update={
             "precision": precision,
             "host_bytes": 1024 * max(children, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
-            "device_bytes": torch.cuda.max_memory_allocated(task.device) if task.device.type == "cuda" else 0,
+            "device_bytes": torch.cuda.max_memory_reserved(task.device) if task.device.type == "cuda" else 0,
             "flop": flop,
             "map_values": values,
         }

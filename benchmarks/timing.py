@@ -31,7 +31,7 @@ class Measured(BaseModel, frozen=True, extra="forbid"):
     first_s: float  # to the first moment: loading, compiling, warming up
     precision: str = "fp32"
     host_bytes: int = 0  # the most the process had in memory
-    device_bytes: int = 0  # the most a GPU's allocator had given out
+    device_bytes: int = 0  # the most a GPU's allocator had taken, with what a recorded step keeps apart
     flop: float = 0.0  # counted, per unit
     map_values: float = 0.0  # values that its feature maps are moved by at least, per unit
     parts_s: dict[str, float] = {}
