@@ -1,4 +1,6 @@
-"""What steps hand each other, as tensors: prepared data sets, teachers, images. Kept between the steps of one process.
+"""What steps hand each other, as tensors: prepared data sets, teachers, images.
+
+What was read of a folder is kept from step to step of one process, until `forget_all_but` is told that it is not needed.
 
 N images, K classes, I images per class (ipc), H W pixels.
 """
@@ -6,17 +8,18 @@ N images, K classes, I images per class (ipc), H W pixels.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine import arrays
+from engine import device as devices
 from engine.augment import sent
 from engine.datasets import Statistics, held_back_count
 from engine.models import build, frozen
@@ -24,7 +27,24 @@ from engine.plan.memory import RESIDENT_BYTES
 from engine.precision import Precision, cast, prepared
 from engine.randomness import generator
 
-RESIDENT_SHARE = 0.3  # of a GPU's free memory that a data set may take
+RESIDENT_SHARE = 0.3  # of a GPU's free memory that an array may take
+Kept = TypeVar("Kept")
+_kept: dict[tuple[Path, object], Any] = {}  # folder, and what of it -> what was read
+
+
+def forget_all_but(folders: Iterable[Path]) -> None:
+    """Keep what was read of these folders, and nothing else: it may lie in the little memory of a GPU."""
+    needed = set(folders)
+    for key in [key for key in _kept if key[0] not in needed]:
+        del _kept[key]
+
+
+def _once(folder: Path, what: object, read: Callable[[], Kept]) -> Kept:
+    """What is kept of a folder, or is from now on."""
+    if (folder, what) not in _kept:
+        _kept[folder, what] = read()
+    found: Kept = _kept[folder, what]
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +85,12 @@ class RealData:
         return found[~torch.isin(found, self.held_back(label, per_class))]
 
 
-@lru_cache(maxsize=2)
 def real_data(folder: Path) -> RealData:
     """What a whole `prepare` step left."""
+    return _once(folder, "data", partial(_read_data, folder))
+
+
+def _read_data(folder: Path) -> RealData:
     facts = json.loads((folder / "data.json").read_bytes())
     files = facts["train_files"]
     return RealData(
@@ -90,10 +113,15 @@ def statistics_of(facts: dict[str, Any]) -> Statistics:
     return mean, std
 
 
-@lru_cache(maxsize=4)
 def resident(folder: Path, name: str, device: torch.device) -> Tensor:
     """An array of a whole step, on the device where it fits there, else read from the disk as it is touched."""
-    return fitted(arrays.read(folder / f"{name}.npy"), device)
+    found: Tensor | None = _kept.get((folder, (name, device)))
+    if found is None:
+        array = arrays.read(folder / f"{name}.npy")
+        found = fitted(array, device)
+        if found is not array:  # what does not fit now may when it is asked for again
+            _kept[folder, (name, device)] = found
+    return found
 
 
 def fitted(array: Tensor, device: torch.device) -> Tensor:
@@ -106,12 +134,15 @@ def batch_of(images: Tensor, indices: Tensor, device: torch.device) -> Tensor:
     return sent(images[sent(indices, images.device)], device)
 
 
-@lru_cache(maxsize=8)
 def teacher(folder: Path, device: torch.device, precision: Precision = "fp32") -> nn.Module:
     """The network of a whole `teach` step, frozen and in eval mode, for passes in that precision.
 
     Shared by all who ask: leave its state as it is.
     """
+    return _once(folder, ("teacher", device, precision), partial(_read_teacher, folder, device, precision))
+
+
+def _read_teacher(folder: Path, device: torch.device, precision: Precision) -> nn.Module:
     facts = teacher_facts(folder)
     model = build(facts["network"], num_classes=len(facts["classes"]), resolution=facts["resolution"])
     model.load_state_dict(load_file(folder / "weights.safetensors"))
@@ -142,7 +173,7 @@ def chunks(count: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _room(device: torch.device) -> int:
+    """Bytes that an array may have: what the plan reckons with, and on a GPU no more than a share of what is free."""
     if device.type != "cuda":
         return RESIDENT_BYTES
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(free * RESIDENT_SHARE)
+    return min(RESIDENT_BYTES, int(devices.free_bytes(device) * RESIDENT_SHARE))

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from engine import device as devices
 from engine.checkpoint import Checkpoints
 from engine.context import Context
+from engine.data import forget_all_but
 from engine.errors import FULL, DiskFull, EngineError, ErrorReport
 from engine.events import Event, Failed, Finished
 from engine.plan import Plan, Step
@@ -42,6 +43,8 @@ def perform(
     started = time.monotonic()
     try:
         context = _context(step, store, out, attempt, device, stop, checkpoint_s)
+        forget_all_but(context.needs.values())
+        devices.give_back(device)
         result = yield from STEPS[step.kind](context)
         seconds = time.monotonic() - started
         write_manifest(
@@ -58,9 +61,11 @@ def perform(
         report = report_of(error, device)
         if report is None:
             raise
-        yield Failed(error=report)
     else:
         yield Finished(result=result, seconds=seconds)
+        return
+    devices.give_back(device)  # here: while there is an error, all that stood where it was raised is held
+    yield Failed(error=report)
 
 
 def run(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import steps
+from engine import data, steps
 from engine.context import Context, Telling
 from engine.datasets import describe
 from engine.errors import Drained
@@ -20,6 +20,7 @@ from engine.plan import StepKind, plan
 from engine.run import perform, report_of, run
 from engine.spec import Evaluation
 from tests.engine.jobs import CPU, SPEC, Job
+from tests.pretended_gpu import CUDA, pretended_gpu
 
 
 def test_each_step_is_told_of_from_start_to_finish(job: Job) -> None:
@@ -96,6 +97,30 @@ def test_too_little_memory_is_a_report_with_numbers(error: Exception, requested:
     report = report_of(error, CPU)
     assert report is not None and report.code == "gpu_out_of_memory"
     assert report.details == {"requested_bytes": requested, "free_bytes": free}
+
+
+def test_a_step_finds_the_gpu_without_what_earlier_ones_left_there(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    def starved(context: Context) -> Telling:
+        found.append(torch.cuda.memory_reserved())
+        yield Started(total=1, unit="images")
+        held = torch.zeros(2**20, device=context.device)
+        raise torch.OutOfMemoryError(f"CUDA out of memory beside {held.nbytes} bytes")
+
+    monkeypatch.setitem(steps.STEPS, StepKind.SELECT, starved)
+    step = job.step(StepKind.SELECT)
+    only_data = step.model_copy(update={"needs": {"data": step.needs["data"]}})
+    with pretended_gpu() as gpu:
+        train = data.resident(job.folder(StepKind.PREPARE), "train", CUDA)
+        data.teacher(job.folder(StepKind.TEACH), CUDA)
+        assert gpu.bytes_now > train.nbytes
+        for attempt in (1, 2):
+            events = perform(only_data, job.store, out=job.store.attempt("starved", attempt), device=CUDA)
+            assert [type(next(events)), type(next(events))] == [Started, Failed]
+            assert gpu.taken_bytes == train.nbytes  # at once: the next may come before this one is looked at again
+        data.forget_all_but([])
+    assert found == [train.nbytes] * 2
 
 
 def test_mistakes_of_the_engine_are_not_dressed_up() -> None:
