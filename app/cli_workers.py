@@ -60,6 +60,8 @@ def _memory(worker: Worker) -> str:
 def _state(worker: Worker) -> str:
     if not worker.online:
         return f"not heard of for {worker.age_seconds:.0f} s"
-    strangers = (worker.model_extra or {}).get("strangers") or []
+    extra = worker.model_extra or {}
+    strangers, refuses = extra.get("strangers") or [], extra.get("refuses")
     taken = f"; its GPU is taken by {strangers[0]['name']}" if strangers else ""
+    taken = f"; takes no steps: {refuses}" if refuses else taken
     return (f"drained by {worker.draining_by}" if worker.draining_by else "online") + taken

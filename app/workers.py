@@ -57,9 +57,10 @@ def obstacle(step: Step, there: Sequence[Worker]) -> str:
         return f"every worker is being drained, as {' and '.join(names)} asked"
     if all(worker.refuses for worker in ready):
         return ready[0].refuses or ""
-    free = [worker for worker in ready if not worker.refuses and not worker.strangers]
+    willing = [worker for worker in ready if not worker.refuses]
+    free = [worker for worker in willing if not worker.strangers]
     if not free:
-        stranger = (ready[0].strangers or [{}])[0]
+        stranger = (willing[0].strangers or [{}])[0]
         return (
             f"other programs compute on the GPU of every worker ({stranger.get('name')}, process {stranger.get('pid')})"
         )

@@ -13,8 +13,8 @@ import torch
 
 from engine import device as devices
 from engine.data import real_data
-from engine.errors import Drained, EngineError
-from engine.events import Event, Failed
+from engine.errors import Drained
+from engine.events import Event
 from engine.launch import EXIT_DRAINED, Request, usual_threads
 from engine.plan import Step
 from engine.run import perform
@@ -73,12 +73,11 @@ def _load() -> None:
 
 
 def answer(request: Request, drain: Drain, *, threads: int) -> Iterator[Event]:
-    """The events of one step. Raises Drained."""
-    try:
-        device = devices.pick(request.device)
-    except EngineError as error:
-        yield Failed(error=error.report)
-        return
+    """The events of one step. Raises Drained, and SpecInvalid where the device is not there.
+
+    The worker named the device, not the user: where it is gone the step has not failed, and another process may do it.
+    """
+    device = devices.pick(request.device)
     store = Store(request.store)
     devices.configure(device, threads=_threads(request.step, store, threads))
     yield from perform(

@@ -96,7 +96,7 @@ class Carrier:
 
     def _claim_once(self) -> tuple[Lease | None, bool]:
         prefer = self._engine_job if self._engine is not None else None
-        if refusal(self.services) is not None or (self._engine is None and self.strangers()):
+        if self.refusal() is not None or (self._engine is None and self.strangers()):
             return None, False
         room = self.room()
         with self.services.database.write() as session:
@@ -111,6 +111,12 @@ class Carrier:
                 return lease, False
             job = session.get(Job, prefer)
             return None, job is not None and job.state in {JobState.QUEUED, JobState.RUNNING}
+
+    def refusal(self) -> str | None:
+        """Why this worker begins nothing, in words; None when it would."""
+        if self.gauge is not None and self.gauge.is_gone():
+            return f"the driver no longer tells of {self.holder.device} on {self.holder.host}"
+        return refusal(self.services)
 
     def room(self) -> Room | None:
         """Memory for a step; None when the settings do not look at it, or nobody knows."""

@@ -39,6 +39,7 @@ class Gauge:
     clock: Callable[[], float] = time.monotonic
     samples: deque[list[float]] = field(default_factory=lambda: deque(maxlen=MOST_SAMPLES))
     _last: Reading | None = None
+    _was_seen: bool = False
     _read_at: float = 0.0
 
     def read(self) -> Reading:
@@ -47,6 +48,7 @@ class Gauge:
             gpu = self._gpu()
             processes = tuple(self.processes().get(gpu.uuid, ())) if gpu else ()
             self._last, self._read_at = Reading(host=self.memory(), gpu=gpu, processes=processes), self.clock()
+            self._was_seen = self._was_seen or gpu is not None
         return self._last
 
     def sample(self) -> Reading:
@@ -56,6 +58,11 @@ class Gauge:
             used, busy = 1 - now.gpu.free_bytes / now.gpu.total_bytes, (now.gpu.busy_pct or 0) / 100
             self.samples.append([round(busy, 3), round(used, 3)])
         return now
+
+    def is_gone(self) -> bool:
+        """Whether the driver told of this GPU once and does not now. One of which it never told may be there: in a
+        container, or as a part of a GPU."""
+        return self.read().gpu is None and self._was_seen
 
     def room(self, engine_pid: int | None) -> Room | None:
         """What a step could take now; None when that is not known. engine_pid: what this engine holds is free for it."""

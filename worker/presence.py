@@ -21,7 +21,6 @@ from app.claims import Holder
 from app.machine import Process
 from app.models import Worker, utc_now
 from app.services import Services
-from app.storage.room import refusal
 from engine import __version__
 from worker.execute import Carrier
 from worker.gauge import Gauge
@@ -45,6 +44,7 @@ class Presence:
     deaf_s: float = DEAF_S
     _busy: bool = False
     _step_id: int | None = None
+    _refuses: str | None = None
     _idle_beside_work_since: float | None = None
     _closed: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -81,6 +81,7 @@ class Presence:
 
     def look(self, now: float) -> None:
         """Write the row; ring when there is work and nobody here does it; give up when that did not help for long."""
+        self._note_refusal()
         self._quietly(partial(self._show, strangers=self._strangers()))
         if self._busy or not self._is_work_there():
             self._idle_beside_work_since = None
@@ -111,9 +112,17 @@ class Presence:
             room = self.carrier.room()
             with self.services.database.read() as session:
                 claimable = claims.is_claimable(session, self.holder, room=room, max_running_per_user=most)
-            return claimable and refusal(self.services) is None and not self.carrier.strangers()
+            return claimable and self.carrier.refusal() is None and not self.carrier.strangers()
         except (SQLAlchemyError, OSError):
             return False
+
+    def _note_refusal(self) -> None:
+        """Ask whether it would begin a step, and say so in the log where that changed."""
+        before, self._refuses = self._refuses, self.carrier.refusal()
+        if self._refuses is not None and before is None:
+            log.warning("takes no steps", extra={"worker": self.holder.worker, "reason": self._refuses})
+        elif self._refuses is None and before is not None:
+            log.info("takes steps again", extra={"worker": self.holder.worker})
 
     def _strangers(self) -> list[Process]:
         try:
@@ -129,7 +138,7 @@ class Presence:
         row.host, row.pid, row.version = self.holder.host, os.getpid(), __version__
         row.device, row.device_name = self.holder.device, self.device_name
         row.step_id, row.seen_at = self._step_id, utc_now()
-        row.refuses = refusal(self.services)
+        row.refuses = self._refuses
         row.strangers = [asdict(process) for process in strangers] if not self._busy else row.strangers
         if self.carrier.gauge is not None:
             self._show_memory(row, self.carrier.gauge)

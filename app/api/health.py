@@ -120,7 +120,7 @@ def _workers(services: Services) -> str:
         found = online(session)
     if not found:
         raise Missing(f"none was heard of in the last {ONLINE_S} s")
-    ready = sum(worker.draining_by is None and not worker.strangers for worker in found)
+    ready = sum(worker.draining_by is None and not worker.refuses and not worker.strangers for worker in found)
     oldest_s = max((utc_now() - worker.seen_at).total_seconds() for worker in found)
     return f"{len(found)} online, {ready} of them take steps; the quietest was heard of {max(oldest_s, 0):.0f} s ago"
 

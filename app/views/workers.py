@@ -35,6 +35,7 @@ class WorkerOut(Out):
     step: str | None = Field(description="Title of the step that it works on; not told of a job that you may not see.")
     job_id: str | None = Field(description="The job that it works for; null when it works for none that you may see.")
     draining_by: str | None = Field(description="Who wants it to take no steps; null: it takes them.")
+    refuses: str | None = Field(description="Why it begins no step; null: it would.")
     host_free_bytes: int | None
     host_total_bytes: int | None
     device_free_bytes: int | None = Field(description="Of its GPU; null on a CPU, and where the driver does not tell.")

@@ -21,6 +21,7 @@ from fadrm import Client
 from tests.app.world import HOLDER, Person, World, chain
 
 GIB = 2**30
+GONE = "the driver no longer tells of cuda:0 on gpu-3"
 STRANGER = {"pid": 40170, "name": "python3", "used_bytes": 185 * 2**20}
 
 
@@ -127,6 +128,7 @@ def test_a_drained_worker_takes_nothing_and_gives_back_what_it_has(any_waiting: 
             {"host_free_bytes": GIB // 2, "device_total_bytes": 80 * GIB, "device_free_bytes": 80 * GIB},
             "not enough memory is free: “Step a-0” takes about 12 GB on a GPU, and about 1.0 GB of the machine’s own",
         ),
+        ({"refuses": GONE}, GONE),
         ({"strangers": [STRANGER]}, "other programs compute on the GPU of every worker (python3, process 40170)"),
     ],
 )
@@ -139,6 +141,19 @@ def test_a_job_says_why_no_worker_takes_its_step(world: World, told: dict[str, o
     assert sentence(world, ann) == f"Waiting: {said}."
 
 
+def test_of_workers_that_take_nothing_the_one_with_a_stranger_is_told(world: World) -> None:
+    world.worker_online()
+    ann = world.person("ann")
+    world.submit(ann, chain("a", 2), name="A")
+    set_worker(world, refuses=GONE)
+    with world.services.database.write() as session:
+        other = {"host": "test", "pid": 2, "device": "cuda:1", "device_name": "H200", "version": "1"}
+        session.add(Worker(id="test:cuda:1:0", strangers=[STRANGER], **other))
+    assert sentence(world, ann) == (
+        "Waiting: other programs compute on the GPU of every worker (python3, process 40170)."
+    )
+
+
 def test_where_one_worker_can_the_job_is_in_line_as_ever(world: World) -> None:
     world.worker_online()
     ann = world.person("ann")
@@ -146,6 +161,14 @@ def test_where_one_worker_can_the_job_is_in_line_as_ever(world: World) -> None:
     weigh(world, GIB, 12 * GIB)
     set_worker(world, host_free_bytes=14 * GIB, host_total_bytes=16 * GIB)
     assert sentence(world, ann) == "Waiting for a free worker: next in line."
+
+
+def test_why_a_worker_takes_nothing_is_told_wherever_workers_are(client: TestClient, world: World) -> None:
+    world.worker_online()
+    set_worker(world, refuses=GONE)
+    assert client.get("/api/v1/workers").json()[0]["refuses"] == GONE
+    assert f"takes no steps: {GONE}" in client.get("/workers").text
+    assert "0 of them take steps" in client.get("/readyz").text
 
 
 def test_only_administrators_drain_by_the_api(client: TestClient, world: World) -> None:
@@ -168,6 +191,7 @@ def test_workers_are_listed_and_drained_by_command(
         return httpx.Response(answer.status_code, json=answer.json())
 
     world.worker_online()
+    set_worker(world, refuses=GONE)
     token, transport = world.person("admin").token, httpx.MockTransport(forward)
     monkeypatch.setattr(cli_workers, "connect", lambda: Client("http://testserver", token, transport=transport))
     run = CliRunner()
@@ -177,7 +201,7 @@ def test_workers_are_listed_and_drained_by_command(
         assert run.invoke(cli.app, words).exit_code == 0
     first, _, row, last = told.getvalue().splitlines()
     assert first == "test:cpu:0 takes no steps" and last == "test:cpu:0 takes steps"
-    assert "drained by admin" in row
+    assert f"drained by admin; takes no steps: {GONE}" in row
 
 
 @pytest.mark.parametrize(("name", "is_shown"), [("ann", True), ("admin", True), ("bob", False)])

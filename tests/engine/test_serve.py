@@ -43,9 +43,19 @@ def _engine() -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def _ask(process: subprocess.Popen[str], job: Job, step: Step, number: int = 1, *, checkpoint_s: float = 60) -> Path:
+def _ask(
+    process: subprocess.Popen[str],
+    job: Job,
+    step: Step,
+    number: int = 1,
+    *,
+    checkpoint_s: float = 60,
+    device: str = "cpu",
+) -> Path:
     out = job.store.attempt(step.key, number)
-    request = Request(step=step, store=job.store.root, out=out, attempt=number, device="cpu", checkpoint_s=checkpoint_s)
+    request = Request(
+        step=step, store=job.store.root, out=out, attempt=number, device=device, checkpoint_s=checkpoint_s
+    )
     assert process.stdin is not None
     process.stdin.write(request.model_dump_json() + "\n")
     process.stdin.flush()
@@ -88,6 +98,15 @@ def test_one_process_serves_many_requests_and_ends_with_its_input(job: Job) -> N
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(120) == 0
+
+
+def test_a_device_that_is_not_there_ends_the_process_and_fails_no_step(job: Job) -> None:
+    with _engine() as process:
+        _ask(process, job, job.step(StepKind.SELECT), device="cuda:99")
+        assert [*_told(process)] == []
+        assert process.wait(120) not in {0, EXIT_DRAINED}
+        assert process.stderr is not None
+        assert "'cuda:99' was asked for, but torch finds" in process.stderr.read()
 
 
 def test_after_a_kill_the_next_attempt_leaves_the_same_bytes(job: Job) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 
@@ -55,6 +56,23 @@ def test_who_is_no_engine_of_ours_is_a_stranger() -> None:
     assert gauge("", OURS, THEIRS).strangers(set()) == []
 
 
+def fleeting(there: list[Device], shown: str = "GPU-1") -> Gauge:
+    """The gauge of a worker whose driver tells of what is in the list, at the moment."""
+    moments = iter(range(0, 1_000_000, 60))
+    seen = gauge(shown)
+    seen.gpus, seen.clock = there.copy, lambda: float(next(moments))
+    return seen
+
+
+def test_a_gpu_is_gone_when_it_was_there() -> None:
+    there = [Device(id="cuda:3", name="H200", uuid="GPU-1")]
+    known, unknown, on_cpu = fleeting(there), fleeting(there, "MIG-7"), fleeting(there, "")
+    assert not known.is_gone() and not unknown.is_gone() and not on_cpu.is_gone()
+    there.clear()
+    assert known.is_gone() and not unknown.is_gone() and not on_cpu.is_gone()
+    assert not fleeting([]).is_gone()  # a container without the driver's tool
+
+
 def test_the_last_minutes_are_kept_as_shares() -> None:
     seen = gauge("3")
     for _ in range(200):
@@ -76,6 +94,28 @@ def test_a_worker_takes_no_step_while_somebody_else_computes_on_its_gpu(stage: S
     shared = stage.services.settings.model_copy(update={"share_gpus": True})
     object.__setattr__(stage.services, "settings", shared)
     assert carrier.drain() == 1
+
+
+def test_a_worker_takes_no_step_while_its_gpu_is_gone_and_says_so_once(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "worker.presence")
+    there = [Device(id="cuda:3", name="H200", uuid="GPU-1", free_bytes=30 * GIB, total_bytes=40 * GIB)]
+    carrier = stage.carrier()
+    carrier.gauge = fleeting(there)
+    presence = Presence(carrier=carrier, device_name="H200", give_up=lambda: pytest.fail("deaf"), deaf_s=60.0)
+    presence.look(0.0)
+    assert presence_row(stage).refuses is None
+    gone = there.pop()
+    stage.submit(scripted("one"))
+    for now in (50.0, 100.0, 200.0):
+        presence.look(now)
+        assert carrier.drain() == 0
+    assert presence_row(stage).refuses == "the driver no longer tells of cpu on here"
+    there.append(gone)
+    presence.look(250.0)
+    assert presence_row(stage).refuses is None and carrier.drain() == 1
+    assert [one.getMessage() for one in caplog.records] == ["takes no steps", "takes steps again"]
 
 
 def presence_row(stage: Stage) -> Worker:
