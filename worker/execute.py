@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,7 @@ from app.services import Services
 from app.storage.bucket import BucketAway
 from app.storage.remake import remake
 from app.storage.room import refusal
-from engine.errors import FULL, DiskFull, ErrorReport
+from engine.errors import FULL, DiskFull, ErrorReport, OutOfMemory
 from engine.events import Failed, Finished
 from engine.store import Manifest
 from worker.attempt import Attempt, Outcome
@@ -57,6 +57,7 @@ class Carrier:
     on_step: Callable[[int | None], None] = lambda _: None
     _engine: EngineProcess | None = None
     _engine_job: str = ""
+    _starved: set[int] = field(default_factory=set)  # steps that had too little of this GPU's memory the last time
 
     def drain(self) -> int:
         """Carry steps until none can be claimed, or the worker is to stop. Returns how many."""
@@ -254,10 +255,19 @@ class Carrier:
 
     def _fail(self, lease: Lease, error: ErrorReport) -> None:
         """It cannot be done; but a disk that is full may have room again when it is tried again after a pause."""
-        if error.code == DiskFull.code:
+        if error.code == DiskFull.code or self._starves_first(lease, error):
             self._crash(lease, error)
         else:
             self._write(partial(leases.fail, lease=lease, error=error))
+
+    def _starves_first(self, lease: Lease, error: ErrorReport) -> bool:
+        """Whether a step had too little of a GPU's memory, and not the time before: what an engine's earlier steps left
+        there, or a neighbour took, may be gone for a new one."""
+        if error.code != OutOfMemory.code or self.engines.device == "cpu":
+            return False
+        self._drop_engine()
+        self._starved ^= {lease.step_id}  # the second time is the last: after it somebody has it tried again
+        return lease.step_id in self._starved
 
     def _crash(self, lease: Lease, error: ErrorReport) -> None:
         """Let the step be tried again, or given up after too many crashes. Fails in silence: the lease runs out by itself."""

@@ -15,12 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.errors import DiskFull, ErrorReport
+from engine.errors import DiskFull, ErrorReport, OutOfMemory
 from engine.events import Checkpointed, Failed, Finished, Log, Metric, Preview, Progress, Started
 from engine.store import write_atomically, write_manifest
 
 FAILURES = {
     "fail": ErrorReport(code="nan_loss", message="diverged", hint="lower the rate"),
+    "starve": OutOfMemory("cuda:0 has too little memory.").report,
     "full": DiskFull("No space is left on the disk.").report,
 }
 PNG = bytes.fromhex("89504e470d0a1a0a") + b"a picture"

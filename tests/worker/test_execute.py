@@ -11,10 +11,11 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select, text, update
 
-from app import claims, leases, machine
-from app.models import Job, JobState, Metric, Preview, Step
+from app import claims, controls, leases, machine
+from app.models import Job, JobState, Metric, Preview, Step, User
 from app.reaper import Reaper
-from tests.worker.stage import Stage, kill, scripted
+from tests.worker.stage import SCRIPTED, Stage, kill, scripted
+from worker.engines import Engines
 from worker.execute import Carrier
 
 
@@ -140,6 +141,51 @@ def test_a_disk_that_stays_full_ends_the_job_and_says_so(stage: Stage) -> None:
     error = stage.job(job).error
     assert stage.job(job).state == JobState.FAILED and error is not None and error["code"] == "disk_full"
     assert [row.outcome for row in stage.attempts()] == ["crashed"] * 3
+
+
+def on_a_gpu(stage: Stage) -> Carrier:
+    """A worker whose engines are told that they compute on a GPU."""
+    carrier = stage.carrier()
+    carrier.engines = Engines(device="cuda:0", threads=1, command=SCRIPTED)
+    return carrier
+
+
+def starving(*attempts: int) -> list[dict[str, object]]:
+    return [{"attempt": attempt, "at": 2, "do": "starve"} for attempt in attempts]
+
+
+def test_a_gpus_memory_may_suffice_for_an_engine_that_begins_anew(stage: Stage) -> None:
+    first = scripted("first")
+    job = stage.submit(first, scripted("starved once", needs={"data": first}, faults=starving(1)))
+    on_a_gpu(stage).drain()
+    assert stage.job(job).state == JobState.SUCCEEDED
+    assert [(row.outcome, row.detail) for row in stage.attempts()] == [
+        ("succeeded", None),
+        ("crashed", "cuda:0 has too little memory."),
+        ("succeeded", None),
+    ]
+    pids = [note["pid"] for note in stage.ran("begin")]
+    assert pids[0] == pids[1] != pids[2]
+
+
+def test_what_runs_out_of_a_gpus_memory_twice_is_given_up_until_somebody_has_it_tried_again(stage: Stage) -> None:
+    job = stage.submit(scripted("starved", checkpoint_every=1, faults=starving(1, 2, 3)))
+    carrier = on_a_gpu(stage)
+    carrier.drain()
+    error = stage.job(job).error
+    assert stage.job(job).state == JobState.FAILED and error is not None and error["code"] == "gpu_out_of_memory"
+    assert [row.outcome for row in stage.attempts()] == ["crashed", "failed"]
+    with stage.database.write() as session:
+        controls.retry(session, session.get_one(Job, job), session.get_one(User, "usr_1"))
+    carrier.drain()
+    assert stage.job(job).state == JobState.SUCCEEDED
+    assert [row.outcome for row in stage.attempts()] == ["crashed", "failed", "crashed", "succeeded"]
+
+
+def test_what_runs_out_of_a_machines_own_memory_is_given_up_at_once(stage: Stage) -> None:
+    job = stage.submit(scripted("starved", faults=starving(1)))
+    stage.carrier().drain()
+    assert stage.job(job).state == JobState.FAILED and [row.outcome for row in stage.attempts()] == ["failed"]
 
 
 def test_a_step_that_is_said_to_be_whole_and_is_not_is_no_success(stage: Stage) -> None:
@@ -437,6 +483,18 @@ def test_the_engine_is_given_no_secrets(stage: Stage, monkeypatch: pytest.Monkey
     assert "secret" not in str(environment)
     assert environment["CUDA_VISIBLE_DEVICES"] == "" and environment["OMP_NUM_THREADS"] == "1"
     assert note["device"] == "cpu"
+
+
+def test_of_this_services_settings_an_engine_is_given_only_what_is_of_cuda(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FADRM_CUDA_GRAPHS", "FADRM_REDIS_URL", "FADRM_THREADS"):
+        monkeypatch.setenv(name, "0")
+    stage.submit(scripted("curious"))
+    stage.carrier().drain()
+    (note,) = stage.ran()
+    given = {name: value for name, value in note["environment"].items() if name.startswith("FADRM_")}
+    assert given == {"FADRM_CUDA_GRAPHS": "0"}
 
 
 def test_an_engine_that_is_killed_is_missed_at_once(stage: Stage) -> None:
