@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,12 +96,12 @@ class Set:
 
 def main() -> None:
     """Train the students that were asked for, one line each."""
+    _configure()
     facts = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
     options = _options(facts)
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    _configure()
     data = _load(facts, options.test, device)
     print(
         f"{facts['name']}: {len(data.images)} images, {len(data.test_images)} to test; {options.student}, on {device}"
@@ -121,7 +122,11 @@ def main() -> None:
 
 
 def _configure() -> None:
-    """The same algorithms on every run, and fp32 that means fp32: as the server sets its engine up (its `configure`)."""
+    """The same algorithms on every run, and fp32 that means fp32: as the server sets its engine up (its `configure`).
+
+    What cuBLAS computes with is read as CUDA starts, so this comes before everything.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from engine.download import train
 from engine.download.errors import Diverged
 from engine.download.teachers import read
 from engine.download.train import _load, _test_folder
+from engine.launch import CUBLAS
 from engine.params import PrepareParams
 from engine.plan import Step, StepKind
 from engine.sources import Folder
@@ -62,16 +64,41 @@ def otherwise() -> Iterator[None]:
     torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
 
 
-def test_it_computes_as_the_engine_is_set_up(otherwise: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Starts it in a download without test images, which it says when all is set up."""
     facts = {"training": {"runs": 1, "student": "convnet3", "labels": "hard"}, "images": []}
     (tmp_path / "manifest.json").write_text(json.dumps(facts))
     monkeypatch.setattr(train, "HERE", tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", "--device", "cpu"])
-    with pytest.raises(SystemExit, match="--test FOLDER"):
-        train.main()
+    (name,) = CUBLAS
+    monkeypatch.setenv(name, "")  # so that it is afterwards as it was before
+    monkeypatch.delenv(name)
+
+    def started() -> None:
+        with pytest.raises(SystemExit, match="--test FOLDER"):
+            train.main()
+
+    return started
+
+
+def test_it_computes_as_the_engine_is_set_up(otherwise: None, start: Callable[[], None]) -> None:
+    start()
     found = flags()
     devices.configure(CPU)
     assert found == flags() == (False, False, False, True)
+
+
+def test_products_are_those_of_the_engine_before_cuda_is_asked_for(
+    start: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (name,), seen = CUBLAS, []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(seen.append(os.environ.get(name))))
+    start()
+    assert seen == [CUBLAS[name]]
+    monkeypatch.setenv(name, ":16:8")
+    start()
+    assert seen[1:] == [":16:8"]  # whoever sets it knows why
 
 
 def test_weights_are_read_without_the_safetensors_library(tmp_path: Path) -> None:
