@@ -103,7 +103,7 @@ def give_back(device: torch.device) -> None:
 def forget_peak(device: torch.device) -> None:
     """From here on `peak_bytes` counts anew: a process may do several steps in turn."""
     if device.type == "cuda":
-        torch.cuda.init()  # before it nothing is counted, and torch refuses
+        torch.cuda.init()  # type: ignore[no-untyped-call] # before it nothing is counted, and torch refuses
         torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError):

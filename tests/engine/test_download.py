@@ -93,7 +93,12 @@ def test_products_are_those_of_the_engine_before_cuda_is_asked_for(
     start: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (name,), seen = CUBLAS, []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(seen.append(os.environ.get(name))))
+
+    def asked() -> bool:
+        seen.append(os.environ.get(name))
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", asked)
     start()
     assert seen == [CUBLAS[name]]
     monkeypatch.setenv(name, ":16:8")
