@@ -16,9 +16,8 @@ import torch
 
 import engine
 from engine import native, norms_cpu, passes
-from engine.fused import FusedNorm
 from engine.passes import Line, Pass
-from tests.engine.norms import Apart, distance, maps, norm, outcome
+from tests.engine.norms import maps
 
 CPU = torch.device("cpu")
 INTERPRETED = Path(__file__).with_name("norms_interpreted.py")
@@ -181,15 +180,3 @@ def test_it_is_looked_for_even_where_nothing_has_a_gradient(monkeypatch: pytest.
 def test_who_does_not_want_it_does_not_load_it() -> None:
     program = "import sys, engine.steps.recover; assert 'engine.norms_gpu' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=INTERPRETED.parents[2], check=True)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-@pytest.mark.parametrize("dtype", passes.HELD_TO)
-def test_on_a_gpu_it_gives_what_torch_gives(dtype: torch.dtype) -> None:
-    given = [maps(6, 100, 30, 31, dtype=dtype, seed=seed).detach().cuda().requires_grad_() for seed in (0, 7)]
-    exact = [one.detach().float().requires_grad_() for one in given]
-    layer = norm(100).cuda()
-    found = outcome(FusedNorm.of(layer, math.inf), *given, blocks=3)
-    expected = outcome(Apart.of(layer, math.inf), *exact, blocks=3)
-    assert passes.known(given[0].device) == "Triton"
-    assert all(distance(one, other) < passes.HELD_TO[dtype] for one, other in zip(found, expected, strict=True))

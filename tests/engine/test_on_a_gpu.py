@@ -45,7 +45,7 @@ def test_every_method_from_real_images_to_the_download(method: Method, gpu: Gpu,
         assert attempts > 2 and contents(out) == contents(job.store.step(step.key))
 
 
-def _recovery(device: torch.device, precision: Precision, *, blocks: int = 1, teachers: int = 1) -> Recovery:
+def recovery(device: torch.device, precision: Precision, *, blocks: int = 1, teachers: int = 1) -> Recovery:
     networks = ("resnet18_w16", "convnet3_w32")[:teachers]
     models = [build(network, num_classes=CLASSES, resolution=SIDE, seed=0) for network in networks]
     patches = torch.randn(CLASSES * blocks, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -61,17 +61,17 @@ def _recovery(device: torch.device, precision: Precision, *, blocks: int = 1, te
     )
 
 
-def _images(recovery: Recovery) -> Tensor:
-    for _ in recovery.run(every=100):
+def images_of(one: Recovery) -> Tensor:
+    for _ in one.run(every=100):
         pass
-    return recovery.images.cpu()
+    return one.images.cpu()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("blocks", [1, 3])
 def test_an_iteration_of_recovery_waits_for_nothing(gpu: Gpu, precision: Precision, blocks: int) -> None:
-    recovery, told = _recovery(CUDA, precision, blocks=blocks, teachers=2), []
-    for iteration in recovery.run(every=100):
+    told = []
+    for iteration in recovery(CUDA, precision, blocks=blocks, teachers=2).run(every=100):
         told.append((list(gpu.waits), gpu.launches["graph"], sum(gpu.launches.values())))
         gpu.waits.clear()
         gpu.launches.clear()
@@ -91,23 +91,23 @@ def test_replayed_iterations_come_to_the_same_bytes(
     images = []
     for switch in ("0", "1"):
         monkeypatch.setenv(SWITCH, switch)
-        images.append(_images(_recovery(CUDA, precision, blocks=blocks, teachers=2)))
+        images.append(images_of(recovery(CUDA, precision, blocks=blocks, teachers=2)))
     assert torch.equal(*images)
     assert gpu.launches["graph"] == 14 - 4  # but for the first of each teacher and stage
 
 
 def test_recovery_comes_to_what_it_comes_to_on_a_cpu() -> None:
-    here = _images(_recovery(torch.device("cpu"), "fp32", blocks=3))
+    here = images_of(recovery(torch.device("cpu"), "fp32", blocks=3))
     with pretended_gpu():
-        there = _images(_recovery(CUDA, "fp32", blocks=3))
+        there = images_of(recovery(CUDA, "fp32", blocks=3))
     torch.testing.assert_close(there, here, atol=1e-3, rtol=0)
 
 
-def _student(device: torch.device, precision: Precision, labels: str, epochs: int = 4) -> tuple[Student, list[float]]:
+def student(device: torch.device, precision: Precision, labels: str, epochs: int = 4) -> tuple[Student, list[float]]:
     model = torch.nn.Sequential(
         build("convnet3_w32", num_classes=CLASSES, resolution=SIDE, seed=0), torch.nn.Dropout(0.3)
     )
-    student = Student(model, StudentRecipe(epochs=epochs, precision=precision), device=device)
+    one = Student(model, StudentRecipe(epochs=epochs, precision=precision), device=device)
     chance = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (COUNT, 3, SIDE, SIDE), generator=chance, dtype=torch.uint8).to(device)
     logits = torch.randn(COUNT, CLASSES, generator=chance).half()
@@ -119,8 +119,8 @@ def _student(device: torch.device, precision: Precision, labels: str, epochs: in
             criterion = soft_criterion(logits, temperature=20, device=device)
         else:
             criterion = hard_criterion(torch.arange(COUNT) % CLASSES, drawn, side=SIDE, device=device)
-        losses.append(student.train_epoch(images, drawn, criterion, statistics=CIFAR10))
-    return student, losses
+        losses.append(one.train_epoch(images, drawn, criterion, statistics=CIFAR10))
+    return one, losses
 
 
 @pytest.mark.parametrize("labels", ["soft", "hard"])
@@ -130,20 +130,20 @@ def test_students_that_are_replayed_come_to_the_same_bytes(
     weights, losses = [], []
     for switch in ("0", "1"):
         monkeypatch.setenv(SWITCH, switch)
-        student, told = _student(CUDA, "bf16", labels)
-        weights.append([value.cpu() for value in student.model.state_dict().values()])
+        trained, told = student(CUDA, "bf16", labels)
+        weights.append([value.cpu() for value in trained.model.state_dict().values()])
         losses.append(told)
     assert all(map(torch.equal, *weights)) and losses[0] == losses[1]
     assert gpu.launches["graph"] == 4 * 5 - 2  # batches of five and of four; each as it stands once
 
 
 def test_an_epoch_of_a_student_waits_at_its_end_alone(gpu: Gpu) -> None:
-    student, _ = _student(CUDA, "fp32", "soft", epochs=2)
+    trained, _ = student(CUDA, "fp32", "soft", epochs=2)
     drawn = draw_plan(COUNT, batch_size=5, side=SIDE, seed=0, epoch=2)
     criterion = soft_criterion(torch.zeros(COUNT, CLASSES).half(), temperature=20, device=CUDA)
     images = torch.zeros(COUNT, 3, SIDE, SIDE, dtype=torch.uint8, device=CUDA)
     gpu.waits.clear()
-    student.train_epoch(images, drawn, criterion, statistics=CIFAR10)
+    trained.train_epoch(images, drawn, criterion, statistics=CIFAR10)
     assert gpu.waits == ["_local_scalar_dense"]
 
 
