@@ -100,6 +100,14 @@ def test_one_process_serves_many_requests_and_ends_with_its_input(job: Job) -> N
         assert process.wait(120) == 0
 
 
+def test_the_first_optimiser_of_a_step_loads_nothing_more() -> None:
+    program = (
+        "import sys, torch, engine.serve; engine.serve._load(); before = set(sys.modules)\n"
+        "torch.optim.Adam([torch.zeros(1)], fused=True); assert not set(sys.modules) - before"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_a_device_that_is_not_there_ends_the_process_and_fails_no_step(job: Job) -> None:
     with _engine() as process:
         _ask(process, job, job.step(StepKind.SELECT), device="cuda:99")
