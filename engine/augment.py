@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.precision import sent
+
 SCALE = (0.08, 1.0)  # share of the area that a random resized crop keeps
 RATIO = (3 / 4, 4 / 3)  # its width over its height
 ATTEMPTS = 10  # boxes tried before the centre is taken, as in torchvision
@@ -122,13 +124,6 @@ def apply_views(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
     columns = images.reshape(blocks, -1, images.shape[3]) @ across.mT
     seen = down[:, None] @ columns.view(blocks, -1, images.shape[2], size)
     return seen.view(*images.shape[:2], size, size)
-
-
-def sent(values: Tensor, device: torch.device) -> Tensor:
-    """The same on the device, for which nobody waits: a GPU takes what was decided on the CPU when it comes to it."""
-    if values.device.type == "cpu" and device.type == "cuda":
-        return values.contiguous().pin_memory().to(device, non_blocking=True)
-    return values.to(device)
 
 
 def crop_floats(images: Tensor, boxes: Tensor, size: int) -> Tensor:

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 
 from engine import arrays
 from engine import device as devices
-from engine.augment import sent
 from engine.datasets import Statistics, held_back_count
 from engine.models import build, frozen
 from engine.plan.memory import RESIDENT_BYTES
-from engine.precision import Precision, cast, prepared
+from engine.precision import Precision, cast, prepared, sent
 from engine.randomness import generator
 
 RESIDENT_SHARE = 0.3  # of a GPU's free memory that an array may take

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.augment import crop_pixels, draw_boxes, draw_flips, draw_mix_box, paste, sent
+from engine.augment import crop_pixels, draw_boxes, draw_flips, draw_mix_box, paste
 from engine.datasets import Statistics
 from engine.networks import looked_at_together
 from engine.pixels import normalised
-from engine.precision import Precision, computing
+from engine.precision import Precision, computing, sent
 from engine.randomness import generator
 
 LABELLED_PIXELS = 2**17  # of batches that a teacher sees at once on a CPU

@@ -48,9 +48,8 @@ class _ChannelMoments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         features, mean = ctx.saved_tensors
-        by_mean, by_var = grads
-        rows = features.numel() / mean.numel()
-        height, slope = by_mean / rows, by_var * (2 / rows)
+        height, by_var = (grad * mean.numel() / features.numel() for grad in grads)
+        slope = 2 * by_var
         if features.device.type == "cpu" or len(mean) == 1:
             given = zip(features.chunk(len(mean)), mean, slope, height, strict=True)
             parts = [straight(*one) for one in given]

@@ -19,7 +19,15 @@ from engine.moments import channel_moments
 
 # How far a GPU's passes may be from torch's in fp32, on the same numbers: the norm of the difference over the norm.
 HELD_TO = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 2e-2}
-HELD_SHAPE = (6, 72, 11, 13)  # in three blocks: two tiles each way, neither of them full
+# (N, C, H, W), blocks, ceiling, and whether something is added: what a kernel is compiled for differs in each. Tiles that are not
+# full in both ways; rows in whole vectors, as networks have them; more tiles than are brought together at once.
+HELD_KINDS = (
+    ((6, 72, 11, 13), 3, 0.0, False),
+    ((6, 72, 11, 13), 3, math.inf, True),
+    ((6, 72, 11, 13), 3, 6.0, False),
+    ((6, 80, 11, 13), 3, math.inf, True),
+    ((1, 64, 182, 182), 1, math.inf, False),
+)
 
 log = logging.getLogger(__name__)
 
@@ -146,16 +154,16 @@ def _triton(device: torch.device, dtype: torch.dtype) -> Way | None:
 @torch.enable_grad()
 def distance_from_torch(way: Way, device: torch.device, dtype: torch.dtype) -> float:
     """The largest of values, statistics and gradients of small maps: the norm of the difference over the norm."""
-    channels, blocks = HELD_SHAPE[1], 3
     numbers = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=numbers).to(device)
 
     worst = []
-    for ceiling, added in ((0.0, False), (math.inf, True), (6.0, False)):
-        line = Line(drawn(channels), 2 + drawn(channels), drawn(channels), ceiling, blocks, told=True)
-        maps = [(1 + drawn(*HELD_SHAPE)).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(2)]
+    for shape, blocks, ceiling, added in HELD_KINDS:
+        mean, scale, shift = (drawn(shape[1]) for _ in range(3))
+        line = Line(mean, 2 + scale, shift, ceiling, blocks, told=True)
+        maps = [(1 + drawn(*shape)).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(2)]
         given = [one.requires_grad_() for one in maps[: 1 + added]]
         exact = [one.detach().float().requires_grad_() for one in given]
         found = Pass.apply(given[0], given[1] if added else None, line, way)

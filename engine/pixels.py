@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.augment import sent
 from engine.datasets import Statistics
+from engine.precision import sent
 
 Rounding = Literal["nearest", "floor"]
 

@@ -1,4 +1,4 @@
-"""How exactly a forward pass computes. Statistics, losses and images stay fp32 in every case."""
+"""On which device and how exactly a forward pass computes. Statistics, losses and images stay fp32 in every case."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -63,6 +63,13 @@ def prepared(model: nn.Module, device: torch.device, layout: torch.memory_format
         for layer in model.modules():
             layer.__class__ = suited_to_cpu(layer, matrix_units=matrix_units)
     return model.to(device).to(memory_format=layout)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """The same on the device, for which nobody waits: a GPU takes what was decided on the CPU when it comes to it."""
+    if values.device.type == "cpu" and device.type == "cuda":
+        return values.contiguous().pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def cast(model: nn.Module, precision: Precision) -> nn.Module:

@@ -17,7 +17,7 @@ from engine.augment import View, apply_views, draw_views, view_weights
 from engine.committee import Vote, votes
 from engine.datasets import Statistics
 from engine.errors import Diverged
-from engine.graphs import Replays, Step, rate, set_rate
+from engine.graphs import Replays, rate, set_rate
 from engine.losses import RecoverLoss, committee_loss, flatness_penalties, recover_loss
 from engine.matching import Matching
 from engine.methods import Recipe
@@ -97,6 +97,7 @@ class Recovery:
         self._low, self._high = limits(statistics, labels.device)
         self._views = views or partial(recovery_views, recipe, flip, seed, places)
         self._scaler = gradient_scaler(precision, labels.device)
+        self._replays = Replays(labels.device, precision)
         size = recipe.sizes[0]
         self._open(0, noise(labels, size, seed, places) if patches is None else resized(patches, size))
 
@@ -140,18 +141,17 @@ class Recovery:
     def _open(self, stage: int, images: Tensor) -> None:
         """Begin a stage: the images as given, and an Adam and a moving average that remember nothing."""
         self._stage = stage
+        self._replays.forget()
         self._images = images.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         self._average: Tensor | None = self.images.clone() if self.recipe.flatness else None
-        device = images.device
         self._adam = torch.optim.Adam(
             [self._images],
-            lr=rate(self.recipe.lr, device),
+            lr=rate(self.recipe.lr, images.device),
             betas=self.recipe.betas,
             eps=ADAM_EPS,
             fused=True,
-            capturable=device.type == "cuda",
+            capturable=self._replays.wanted,
         )
-        self._replays = Replays(device, self._precision)
 
     def _iterate(self, every: int) -> Iteration:
         step, stage = self.step, self.recipe.stage_of(self.step)
@@ -186,7 +186,7 @@ class Recovery:
         views = self._views(self.step, size)
         weights = view_weights(views, self._images, size) if views else ()
         set_rate(self._adam, lr)
-        total, ce, bn = self._replays.do(Step(self._update, self._changed), asked, *weights)
+        total, ce, bn = self._replays.do(self._update, self._changed, asked, *weights)
         return RecoverLoss(total=total, ce=ce, bn=bn)
 
     def _update(self, asked: Sequence[Vote], *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,11 +16,12 @@ from engine.data import real_data
 from engine.errors import Drained
 from engine.events import Event
 from engine.launch import EXIT_DRAINED, Request, usual_threads
-from engine.plan import Step
+from engine.plan import Step, StepKind
 from engine.run import perform
 from engine.store import Store
 
 PR_SET_PDEATHSIG = 1
+LEARNS = {StepKind.TEACH, StepKind.RECOVER, StepKind.EVALUATE, StepKind.CONTINUAL}  # by an optimiser
 
 
 class Drain:
@@ -51,7 +52,6 @@ def serve(*, parent: int | None = None, threads: int | None = None) -> int:
     told, drain = private_stdout(), Drain()
     threads = threads or torch.get_num_threads()
     drain.listen()
-    _load()
     while not drain.is_set():
         drain.waiting = True
         line = sys.stdin.readline()
@@ -68,7 +68,7 @@ def serve(*, parent: int | None = None, threads: int | None = None) -> int:
 
 
 def _load() -> None:
-    """The rest of torch, which it loads when the first optimiser is made: a second that is no step's own."""
+    """The rest of torch, which it loads when the first optimiser of a process is made: a second that is no step's own."""
     torch.optim.SGD([torch.zeros(1)])
 
 
@@ -80,6 +80,8 @@ def answer(request: Request, drain: Drain, *, threads: int) -> Iterator[Event]:
     device = devices.pick(request.device)
     store = Store(request.store)
     devices.configure(device, threads=_threads(request.step, store, threads))
+    if request.step.kind in LEARNS:
+        _load()
     yield from perform(
         request.step,
         store,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from engine.datasets import Statistics
 from engine.errors import Diverged
-from engine.graphs import Replays, Step, rate, set_rate
+from engine.graphs import Replays, rate, set_rate
 from engine.labels import LabelPlan, apart, halves, mix_shares, rendered_batches
 from engine.losses import distillation_loss, mixed_cross_entropy
 from engine.networks import looked_at_together
@@ -70,9 +70,11 @@ class Student:
         self.recipe = recipe
         self.epoch = 0  # epochs done
         self._device, self._seed = device, seed
-        self._optimizer = student_optimizer(self.model, lr=recipe.lr, weight_decay=recipe.weight_decay)
-        self._scaler = gradient_scaler(recipe.precision, device)
         self._replays = Replays(device, recipe.precision)
+        self._optimizer = student_optimizer(
+            self.model, lr=recipe.lr, weight_decay=recipe.weight_decay, capturable=self._replays.wanted
+        )
+        self._scaler = gradient_scaler(recipe.precision, device)
 
     def train_epoch(self, images: Tensor, plan: LabelPlan, criterion: Criterion, *, statistics: Statistics) -> float:
         """One pass over (N, C, S, S) uint8 images, in the plan's batches; returns the mean loss of its batches, nats.
@@ -97,8 +99,8 @@ class Student:
 
         Each half has batch statistics of its own, as when it was labelled; the gradient is that of the mean loss.
         """
-        step = Step(self._update, self._changed)
-        (losses,) = self._replays.do(step, criterion.loss, inputs, *criterion.rows(positions))
+        rows = criterion.rows(positions)
+        (losses,) = self._replays.do(self._update, self._changed, criterion.loss, inputs, *rows)
         return losses
 
     def _update(self, loss: Callable[..., Tensor], inputs: Tensor, *rows: Tensor) -> tuple[Tensor]:
@@ -140,7 +142,7 @@ class Student:
                 remembered.setdefault(int(index), {})[entry] = value
         restore_memory(self._optimizer, remembered)
         restore_scaler(self._scaler, state)
-        self._replays = Replays(self._device, self.recipe.precision)
+        self._replays.forget()
 
 
 def restore_memory(optimizer: torch.optim.Optimizer, remembered: dict[int, dict[str, Tensor]]) -> None:
@@ -161,13 +163,18 @@ def restore_memory(optimizer: torch.optim.Optimizer, remembered: dict[int, dict[
     optimizer.load_state_dict({"state": laid, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def student_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW that decays the weights of two and more dimensions, and neither biases nor batch norm."""
+def student_optimizer(
+    model: nn.Module, *, lr: float, weight_decay: float, capturable: bool = False
+) -> torch.optim.AdamW:
+    """AdamW that decays the weights of two and more dimensions, and neither biases nor batch norm.
+
+    capturable: its steps may be recorded as a CUDA graph.
+    """
     decayed = [value for name, value in model.named_parameters() if _decays(name, value)]
     others = [value for name, value in model.named_parameters() if not _decays(name, value)]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     device = next(model.parameters()).device
-    return torch.optim.AdamW(groups, lr=rate(lr, device), fused=True, capturable=device.type == "cuda")
+    return torch.optim.AdamW(groups, lr=rate(lr, device), fused=True, capturable=capturable)
 
 
 def _decays(name: str, value: Tensor) -> bool:

@@ -25,7 +25,7 @@ class StepKind(StrEnum):
 
 # Raised when a kind's code comes to give other bytes for equal params: keys change, and old output is not taken for new.
 CODE_VERSIONS = (
-    dict.fromkeys(StepKind, 2) | dict.fromkeys((StepKind.PREPARE, StepKind.EXPORT), 1) | {StepKind.PACKAGE: 4}
+    dict.fromkeys(StepKind, 2) | dict.fromkeys((StepKind.PREPARE, StepKind.EXPORT), 1) | {StepKind.PACKAGE: 5}
 )
 
 

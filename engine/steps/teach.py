@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine import device as devices
-from engine.augment import crop_pixels, draw_boxes, draw_flips, draw_mix_box, paste, sent
+from engine.augment import crop_pixels, draw_boxes, draw_flips, draw_mix_box, paste
 from engine.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer, taken_from, under
 from engine.context import Context, Result, State, Telling
 from engine.data import RealData, batch_of, real_data, resident
 from engine.errors import DatasetInvalid, Diverged, WeightsInvalid
 from engine.events import Event, Metric, Progress, Started
-from engine.graphs import Replays, Step, rate, set_rate
+from engine.graphs import Replays, rate, set_rate
 from engine.losses import mixed_cross_entropy
 from engine.models import build
 from engine.networks import NETWORKS
 from engine.params import TeachParams
 from engine.pixels import normalised
-from engine.precision import Precision, computing, gradient_scaler, prepared, restore_scaler, scaler_state
+from engine.precision import Precision, computing, gradient_scaler, prepared, restore_scaler, scaler_state, sent
 from engine.randomness import generator, repeatable, seed_of
 from engine.schedule import cosine_lr
 from engine.sources import UPLOADED_WEIGHTS
@@ -164,6 +164,7 @@ class _Training:
         )
         model = prepared(fresh, device)
         precision = devices.resolve(params.precision, device)
+        replays = Replays(device, precision)
         return cls(
             teacher=teacher,
             data=data,
@@ -173,9 +174,9 @@ class _Training:
             precision=precision,
             device=device,
             model=model,
-            optimizer=_optimizer(model, teacher, device),
+            optimizer=_optimizer(model, teacher, device, precision, capturable=replays.wanted),
             scaler=gradient_scaler(precision, device),
-            replays=Replays(device, precision),
+            replays=replays,
             loss_sum=torch.zeros((), device=device),
         )
 
@@ -202,7 +203,7 @@ class _Training:
         self.model.train()
         set_rate(self.optimizer, cosine_lr(self.step, steps=self.teacher.epochs * self.batches, lr=self.teacher.lr))
         with repeatable(self.teacher.seed, "teach", "dropout", self.step, device=self.device):
-            self.replays.do(Step(self._update, self._changed), None, images, labels, *pasted)
+            self.replays.do(self._update, self._changed, None, images, labels, *pasted)
         self.batch += 1
 
     def _update(self, _: None, images: Tensor, labels: Tensor, *pasted: Tensor) -> tuple[()]:
@@ -259,7 +260,7 @@ class _Training:
         restore_optimizer(self.optimizer, taken_from("optimizer", found.tensors))
         restore_scaler(self.scaler, found.tensors)
         self.loss_sum = found.tensors["loss_sum"].to(self.device)
-        self.replays = Replays(self.device, self.precision)
+        self.replays.forget()
         self.epoch, self.batch = found.facts["epoch"], found.facts["batch"]
         self.top1_pct = found.facts["top1_pct"]
 
@@ -306,8 +307,15 @@ def shifted(pixels: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
     return moved.permute(0, 3, 1, 2)
 
 
-def _optimizer(model: nn.Module, teacher: Teacher, device: torch.device) -> torch.optim.Optimizer:
-    gpu, parameters, lr = device.type == "cuda", model.parameters(), rate(teacher.lr, device)
+def _optimizer(
+    model: nn.Module, teacher: Teacher, device: torch.device, precision: Precision, *, capturable: bool
+) -> torch.optim.Optimizer:
+    """capturable: its steps may be recorded as a CUDA graph."""
+    gpu, lr, decay = device.type == "cuda", rate(teacher.lr, device), teacher.weight_decay
     if teacher.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=teacher.weight_decay, fused=gpu, capturable=gpu)
-    return torch.optim.SGD(parameters, lr=lr, momentum=MOMENTUM, weight_decay=teacher.weight_decay, fused=gpu)
+        return torch.optim.AdamW(
+            model.parameters(), lr=lr, weight_decay=decay, fused=gpu or None, capturable=capturable
+        )
+    # In fp16, after a first gradient that overflowed, torch's fused SGD goes on with a momentum that was never written.
+    fused = (gpu and precision != "fp16") or None
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=decay, fused=fused)

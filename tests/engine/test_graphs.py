@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import graphs
-from engine.graphs import SWITCH, Replays, Step, rate, set_rate
+from engine.graphs import SWITCH, Replays, rate, set_rate
 from engine.precision import Precision
 from tests.pretended_gpu import CUDA, Gpu, pretended_gpu
 
@@ -44,7 +44,7 @@ def sums(step: Adder, device: torch.device, kinds: list[int], precision: Precisi
     replays, told = Replays(device, precision), []
     for turn, kind in enumerate(kinds):
         value = torch.full((2,), float(turn), device=device)
-        told.append(replays.do(Step(step, step.changed), kind, value)[0][0].item())
+        told.append(replays.do(step, step.changed, kind, value)[0][0].item())
     return told
 
 
@@ -70,7 +70,7 @@ def test_inputs_of_another_shape_are_recorded_apart(gpu: Gpu) -> None:
     replays = Replays(CUDA, "bf16")
     for _ in range(3):
         for size in (2, 1):
-            replays.do(Step(step, step.changed), 1, torch.ones(size, device=CUDA))
+            replays.do(step, step.changed, 1, torch.ones(size, device=CUDA))
     assert step.sum.tolist() == [6, 6] and step.times == 6
 
 
@@ -103,17 +103,53 @@ class Fickle(Adder):
 
 
 class Large(Adder):
-    """Has no room to be done twice."""
+    """Has no room while it is recorded: the third time, after it was done as it stands twice."""
+
+    at = 3
 
     def __call__(self, kind: Hashable, value: Tensor) -> tuple[Tensor]:
         told = super().__call__(kind, value)
-        if self.times == 3 and not Replays.failed:  # as it stands, once more, and now while it is recorded
+        if self.times == self.at and not Replays.failed:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return told
 
 
+class Larger(Large):
+    """Has no room beside other records already."""
+
+    at = 2
+
+
+class Odd(Adder):
+    """Fails in a way of its own while it is recorded."""
+
+    def __call__(self, kind: Hashable, value: Tensor) -> tuple[Tensor]:
+        told = super().__call__(kind, value)
+        if self.times == 3 and not Replays.failed:
+            raise KeyError("kernel")
+        return told
+
+
+class Gambler(Adder):
+    """Draws other numbers when it is recorded, and does not use them."""
+
+    def __call__(self, kind: Hashable, value: Tensor) -> tuple[Tensor]:
+        told = super().__call__(kind, value)
+        if self.times == 2 and not Replays.failed:
+            torch.rand(1, device=value.device)
+        return told
+
+
 @pytest.mark.parametrize(
-    ("kind", "why"), [(Impatient, "not permitted"), (Fickle, "other numbers"), (Large, "out of memory")]
+    ("kind", "why"),
+    [
+        (Impatient, "not permitted"),
+        (Fickle, "other numbers"),
+        (Gambler, "other numbers"),
+        (Large, "out of memory"),
+        (Larger, "out of memory"),
+        (Odd, "kernel"),
+    ],
 )
 def test_a_step_that_cannot_be_replayed_goes_on_as_it_stands(
     gpu: Gpu, caplog: pytest.LogCaptureFixture, kind: type[Adder], why: str
@@ -125,7 +161,7 @@ def test_a_step_that_cannot_be_replayed_goes_on_as_it_stands(
     if kind is not Fickle:  # which counts how often it is called
         assert told == again
     assert why in caplog.text and len(caplog.records) == 1
-    assert gpu.launches["graph"] == (kind is Fickle)
+    assert gpu.launches["graph"] == (why == "other numbers")
 
 
 @pytest.mark.parametrize(
@@ -138,6 +174,23 @@ def test_an_older_torch_records_where_it_is_told_to(
     monkeypatch.setattr(torch, "__version__", torch_is)
     monkeypatch.setenv(SWITCH, switch)
     assert graphs.is_wanted() == wanted
+
+
+def test_what_is_not_a_number_is_the_same_on_both_sides(gpu: Gpu) -> None:
+    step, replays = Adder(CUDA), Replays(CUDA, "bf16")
+    for _ in range(4):
+        replays.do(step, step.changed, 1, torch.full((2,), torch.nan, device=CUDA))
+    assert gpu.launches["graph"] == 3 and not Replays.failed
+
+
+def test_records_are_forgotten_when_tensors_are_others(gpu: Gpu) -> None:
+    step, replays = Adder(CUDA), Replays(CUDA, "bf16")
+    for _ in range(2):
+        for _ in range(3):
+            replays.do(step, step.changed, 1, torch.ones(2, device=CUDA))
+        step.sum = step.sum.clone()
+        replays.forget()
+    assert step.sum.tolist() == [6, 6] and gpu.launches["graph"] == 4
 
 
 def test_nothing_of_a_step_is_kept_when_its_owner_is_gone(gpu: Gpu) -> None:
@@ -153,8 +206,11 @@ def test_dropout_draws_as_it_does_unrecorded(gpu: Gpu, monkeypatch: pytest.Monke
     def drawn(switch: str) -> list[list[float]]:
         monkeypatch.setenv(SWITCH, switch)
         torch.manual_seed(0)
-        replays, step = Replays(CUDA, "bf16"), Step(lambda _, values: (drop(values),), list)
-        return [replays.do(step, None, torch.ones(8, device=CUDA))[0].tolist() for _ in range(5)]
+        replays = Replays(CUDA, "bf16")
+        return [
+            replays.do(lambda _, values: (drop(values),), list, None, torch.ones(8, device=CUDA))[0].tolist()
+            for _ in range(5)
+        ]
 
     assert drawn("1") == drawn("0")
     assert gpu.launches["graph"] == 4

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.datasets import describe
@@ -15,16 +18,18 @@ from engine.graphs import SWITCH
 from engine.labels import draw_plan
 from engine.methods import Method, Optimised, Recipe
 from engine.models import build, frozen
-from engine.plan import StepKind, plan
+from engine.plan import Step, StepKind, plan
 from engine.precision import Precision, cast, prepared
 from engine.recovery import Recovery
 from engine.store import Store
 from engine.students import Criterion, Student, StudentRecipe, hard_criterion, soft_criterion
 from tests.engine.golden import CIFAR10
 from tests.engine.jobs import SPEC, attempt, carried_out, contents, interrupted
+from tests.engine.steps.test_resuming import PLACES
 from tests.engine.test_method_jobs import METHODS, spec_of
 from tests.pretended_gpu import CUDA, Gpu, pretended_gpu
 
+PREPARE, TEACH = StepKind.PREPARE, StepKind.TEACH
 CLASSES, SIDE, COUNT = 4, 16, 24
 
 
@@ -147,19 +152,45 @@ def test_an_epoch_of_a_student_waits_at_its_end_alone(gpu: Gpu) -> None:
     assert gpu.waits == ["_local_scalar_dense"]
 
 
+def _teaching(root: Path, **changes: object) -> tuple[Store, Step]:
+    """The step that teaches, of the small job with another teacher, and the store with what it needs."""
+    teacher = SPEC.teachers[0].model_copy(update={"batch_size": 512} | changes)
+    planned = plan(SPEC.model_copy(update={"teachers": (teacher,)}), describe(SPEC.dataset))
+    prepare, teach = (next(step for step in planned.steps if step.kind == kind) for kind in (PREPARE, TEACH))
+    store = Store(root)
+    store.publish(prepare.key, attempt(prepare, store, 0, device=CUDA))
+    return store, teach
+
+
 @pytest.mark.parametrize(("optimizer", "cutmix"), [("sgd", False), ("adamw", True)])
 def test_teachers_that_are_replayed_come_to_the_same_bytes(
     gpu: Gpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, optimizer: str, cutmix: bool
 ) -> None:
-    teacher = SPEC.teachers[0].model_copy(update={"optimizer": optimizer, "cutmix": cutmix, "batch_size": 512})
-    planned = plan(SPEC.model_copy(update={"teachers": (teacher,)}), describe(SPEC.dataset))
-    store, left = Store(tmp_path), []
-    for step in planned.steps:
-        if step.kind == StepKind.PREPARE:
-            store.publish(step.key, attempt(step, store, 0, device=CUDA))
-    step = next(step for step in planned.steps if step.kind == StepKind.TEACH)
+    store, step = _teaching(tmp_path, optimizer=optimizer, cutmix=cutmix)
+    left = []
     for number, switch in enumerate(("0", "1")):
         monkeypatch.setenv(SWITCH, switch)
         left.append(contents(attempt(step, store, number, device=CUDA)))
     assert left[0] == left[1]
     assert gpu.launches["graph"] == 2 * 3 - 2  # of three batches an epoch the last is smaller; each once as it stands
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.usefixtures("gpu")
+def test_a_first_gradient_that_overflows_in_fp16_leaves_no_trace(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, optimizer: str
+) -> None:
+    large = partial(torch.amp.GradScaler, "cuda", init_scale=2.0**24)
+    monkeypatch.setattr(sys.modules["engine.steps.teach"], "gradient_scaler", lambda *_: large())
+    store, step = _teaching(tmp_path, optimizer=optimizer)
+    out = attempt(step.model_copy(update={"params": step.params | {"precision": "fp16"}}), store, 1, device=CUDA)
+    assert all(bool(value.isfinite().all()) for value in load_file(out / "weights.safetensors").values())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("gpu")
+def test_every_kind_of_step_leaves_the_same_bytes_when_it_is_interrupted(tmp_path: Path) -> None:
+    job = carried_out(SPEC, tmp_path, CUDA)
+    for kind, (every, least) in PLACES.items():
+        out, attempts = interrupted(job.step(kind), job.store, every=every, device=CUDA)
+        assert attempts >= least and contents(out) == contents(job.folder(kind)), kind
