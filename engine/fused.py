@@ -13,11 +13,12 @@ import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 
 from engine import passes
 from engine.moments import Moments, channel_moments
@@ -73,8 +74,36 @@ class FusedNorm(nn.BatchNorm2d):
         return F.relu(seen) if self.ceiling == math.inf else F.hardtanh(seen, 0.0, self.ceiling)
 
 
+class LeanConv(nn.Conv2d):
+    """A frozen convolution that keeps its weights alone for its gradient: torch's own keeps what enters, too."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        shape = self.stride, self.padding, self.dilation, self.groups
+        result: Tensor = _Convolution.apply(features, self.weight, self.bias, *shape)
+        return result
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution, and its gradient by what enters."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any) -> Tensor:
+        ctx.size, ctx.shape = features.shape, shape
+        ctx.save_for_backward(weight)
+        return F.conv2d(features, weight, bias, *shape)
+
+    @staticmethod
+    def backward(ctx: Any, by_result: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        by_result = by_result.to(weight.dtype)
+        by_features = conv2d_input(ctx.size, weight, by_result, *ctx.shape)  # type: ignore[no-untyped-call]
+        return by_features, *[None] * 6
+
+
 def fused(model: nn.Module) -> nn.Module:
     """A frozen model whose batch norms take in what comes behind them; the parameters are the given model's.
+
+    On a GPU its convolutions keep less for the gradient, too.
 
     The model itself, which is left as it is, where nothing is to be taken in, and where it calls its layers in another
     order than it names them: `modules()` of what is traced has them as they are called, and who listens counts on both
@@ -94,8 +123,18 @@ def fused(model: nn.Module) -> nn.Module:
         last.replace_all_uses_with(call)
         for gone in reversed(taken):
             traced.graph.erase_node(gone)
+    for name, layer in list(traced.named_modules()):
+        if type(layer) is nn.Conv2d and layer.weight.device.type == "cuda" and _is_plain(layer):
+            lean = copy.copy(layer)
+            lean.__class__ = LeanConv
+            traced.set_submodule(name, lean)
     traced.recompile()
     return traced.eval()
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    """Whether it pads by so many zeros."""
+    return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 def _listened(model: nn.Module) -> list[str]:

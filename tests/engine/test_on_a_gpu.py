@@ -101,6 +101,22 @@ def test_replayed_iterations_come_to_the_same_bytes(
     assert gpu.launches["graph"] == 14 - 4  # but for the first of each teacher and stage
 
 
+@pytest.mark.parametrize("network", ["resnet18_w16", "shufflenet_v2_x0_5"])
+def test_frozen_convolutions_keep_less_for_the_same_gradient(gpu: Gpu, network: str) -> None:
+    model = prepared(frozen(build(network, num_classes=CLASSES, resolution=32, seed=0)), CUDA)
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(CUDA)
+    kept: list[int] = []
+    gradients: list[Tensor] = []
+    for seen_by in (model, fused(model)):
+        given = images.clone(memory_format=torch.channels_last).requires_grad_()
+        before = gpu.bytes_now
+        total = seen_by(given).square().sum()
+        kept.append(gpu.bytes_now - before)
+        gradients += torch.autograd.grad(total, given)
+    torch.testing.assert_close(gradients[1].cpu(), gradients[0].cpu(), atol=1e-5, rtol=1e-4)
+    assert kept[1] < 0.75 * kept[0]
+
+
 def test_recovery_comes_to_what_it_comes_to_on_a_cpu() -> None:
     here = images_of(recovery(torch.device("cpu"), "fp32", blocks=3))
     with pretended_gpu():
