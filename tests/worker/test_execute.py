@@ -15,7 +15,7 @@ from app import claims, controls, leases, machine
 from app.models import Job, JobState, Metric, Preview, Step, User
 from app.reaper import Reaper
 from tests.worker.stage import SCRIPTED, Stage, kill, scripted
-from worker.engines import Engines
+from worker.engines import Engines, environment
 from worker.execute import Carrier
 
 
@@ -485,16 +485,22 @@ def test_the_engine_is_given_no_secrets(stage: Stage, monkeypatch: pytest.Monkey
     assert note["device"] == "cpu"
 
 
-def test_of_this_services_settings_an_engine_is_given_only_what_is_of_cuda(
+def test_of_this_services_variables_an_engine_is_given_only_whether_it_records_graphs(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("FADRM_CUDA_GRAPHS", "FADRM_REDIS_URL", "FADRM_THREADS"):
+    for name in ("FADRM_CUDA_GRAPHS", "FADRM_CUDA_SECRET", "FADRM_REDIS_URL", "FADRM_THREADS"):
         monkeypatch.setenv(name, "0")
     stage.submit(scripted("curious"))
     stage.carrier().drain()
     (note,) = stage.ran()
     given = {name: value for name, value in note["environment"].items() if name.startswith("FADRM_")}
     assert given == {"FADRM_CUDA_GRAPHS": "0"}
+
+
+def test_an_engine_is_given_the_compiler_and_the_folder_that_triton_is_to_use() -> None:
+    wanted = {"CC": "/opt/bin/gcc-13", "TRITON_CACHE_DIR": "/var/cache/triton"}
+    given = environment({"FADRM_SECRET": "secret"} | wanted, device="cuda:0", threads=1)
+    assert given.items() >= wanted.items() and "FADRM_SECRET" not in given
 
 
 def test_an_engine_that_is_killed_is_missed_at_once(stage: Stage) -> None:
