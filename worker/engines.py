@@ -12,11 +12,10 @@ from worker.supervise import EngineProcess
 # What an engine is given of the worker's environment. Database, Redis and secrets of the service are not among it.
 PASSED_ON = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME",
+    "CC", "TRITON_CACHE_DIR", "FADRM_CUDA_GRAPHS",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 })  # fmt: skip
-PASSED_ON_PREFIXES = (
-    "LC_", "CUDA_", "FADRM_CUDA_", "NVIDIA_", "NCCL_", "TORCH", "PYTORCH_", "OMP_", "MKL_", "KMP_", "COVERAGE_",
-)  # fmt: skip
+PASSED_ON_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "TORCH", "PYTORCH_", "OMP_", "MKL_", "KMP_", "COVERAGE_")
 THREAD_LIMITS = ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 

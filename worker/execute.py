@@ -57,7 +57,7 @@ class Carrier:
     on_step: Callable[[int | None], None] = lambda _: None
     _engine: EngineProcess | None = None
     _engine_job: str = ""
-    _starved: set[int] = field(default_factory=set)  # steps that had too little of this GPU's memory the last time
+    _starved: set[int] = field(default_factory=set)  # steps that had too little of this GPU's memory once, and go on
 
     def drain(self) -> int:
         """Carry steps until none can be claimed, or the worker is to stop. Returns how many."""
@@ -143,6 +143,7 @@ class Carrier:
             log.info("step ended", extra={"outcome": self._do(lease)})
         except LeaseLost:
             log.warning("lease lost: engine ended, nothing published")
+            self._starved.discard(lease.step_id)
             self._drop_engine(at_once=True)
         except (Stopped, BucketAway) as error:  # no fault of the step's; none begins here until the bucket answers
             log.warning("step given back", extra={"reason": str(error)})
@@ -221,6 +222,7 @@ class Carrier:
                 assert isinstance(engine.verdict, Failed)
                 self._fail(lease, engine.verdict.error)
             case Outcome.CANCELLED:
+                self._starved.discard(lease.step_id)
                 self._write(partial(leases.cancelled, lease=lease))
             case Outcome.RELEASED:
                 self._leave(lease)
@@ -250,24 +252,27 @@ class Carrier:
         self._finish(lease, manifest, cached=False)
 
     def _finish(self, lease: Lease, manifest: Manifest, *, cached: bool) -> None:
+        self._starved.discard(lease.step_id)
         self._write(partial(leases.finish_whole, lease=lease, manifest=manifest, cached=cached))
         self.services.store.forget_work(lease.step.key)
 
     def _fail(self, lease: Lease, error: ErrorReport) -> None:
-        """It cannot be done; but a disk that is full may have room again when it is tried again after a pause."""
-        if error.code == DiskFull.code or self._starves_first(lease, error):
+        """It cannot be done; but a disk that is full may have room again when it is tried again after a pause, and what an
+        engine's earlier steps left on a GPU, or a neighbour took there, may be gone for a new engine: once."""
+        if starved := self._is_of_a_gpus_memory(error):
+            self._drop_engine()
+        if starved and lease.step_id not in self._starved:
+            self._starved.add(lease.step_id)
+            self._crash(lease, error)
+        elif error.code == DiskFull.code:
             self._crash(lease, error)
         else:
+            self._starved.discard(lease.step_id)
             self._write(partial(leases.fail, lease=lease, error=error))
 
-    def _starves_first(self, lease: Lease, error: ErrorReport) -> bool:
-        """Whether a step had too little of a GPU's memory, and not the time before: what an engine's earlier steps left
-        there, or a neighbour took, may be gone for a new one."""
-        if error.code != OutOfMemory.code or self.engines.device == "cpu":
-            return False
-        self._drop_engine()
-        self._starved ^= {lease.step_id}  # the second time is the last: after it somebody has it tried again
-        return lease.step_id in self._starved
+    def _is_of_a_gpus_memory(self, error: ErrorReport) -> bool:
+        """Whether a GPU had too little memory for a step."""
+        return error.code == OutOfMemory.code and self.engines.device != "cpu"
 
     def _crash(self, lease: Lease, error: ErrorReport) -> None:
         """Let the step be tried again, or given up after too many crashes. Fails in silence: the lease runs out by itself."""

@@ -80,6 +80,12 @@ class Gauge:
         return [process for process in self.read().processes if process.pid not in own]
 
     def _gpu(self) -> Device | None:
+        """A GPU that was there is asked for twice: one answer that came too late, or was an error, does not make it gone.
+        At once, for whoever asks after a crash must not begin the step again where it would find no GPU."""
         if not self.shown:
             return None
+        was_there = self._last is not None and self._last.gpu is not None
+        return self._told_gpu() or (self._told_gpu() if was_there else None)
+
+    def _told_gpu(self) -> Device | None:
         return next((gpu for gpu in self.gpus() if self.shown in (gpu.id.removeprefix("cuda:"), gpu.uuid)), None)

@@ -15,7 +15,7 @@ from app import claims, controls, leases, machine
 from app.models import Job, JobState, Metric, Preview, Step, User
 from app.reaper import Reaper
 from tests.worker.stage import SCRIPTED, Stage, kill, scripted
-from worker.engines import Engines
+from worker.engines import Engines, environment
 from worker.execute import Carrier
 
 
@@ -182,6 +182,49 @@ def test_what_runs_out_of_a_gpus_memory_twice_is_given_up_until_somebody_has_it_
     assert [row.outcome for row in stage.attempts()] == ["crashed", "failed", "crashed", "succeeded"]
 
 
+def test_a_step_that_is_made_again_may_run_out_of_a_gpus_memory_once_again(stage: Stage) -> None:
+    first = scripted("first", faults=starving(1, 3))
+    job = stage.submit(first, scripted("second", needs={"data": first}))
+
+    def spoil(carried: int) -> None:
+        if carried == 2:
+            stage.store.remove(first.key)
+
+    carrier = on_a_gpu(stage)
+    spoil_after_each_step(stage, carrier, spoil)
+    carrier.drain()
+    stage.hurry()
+    carrier.drain()
+    outcomes = [row.outcome for row in stage.attempts() if row.step_id == stage.step(first).id]
+    assert stage.job(job).state == JobState.SUCCEEDED
+    assert outcomes == ["crashed", "succeeded", "crashed", "succeeded"]
+
+
+@pytest.mark.parametrize("end", ["cancelled", "lost"])
+def test_a_step_that_ended_for_its_worker_may_run_out_of_a_gpus_memory_once_again(
+    make_stage: Callable[..., Stage], sqlite_url: str, end: str
+) -> None:
+    stage = make_stage(sqlite_url, max_crashes=9)
+    third = [{"attempt": 3, "at": at, "do": "starve"} for at in range(40)]  # wherever it goes on from
+    step = scripted("starved", units=40, pause_s=0.05, faults=[*starving(1), *third])
+    job, carrier = stage.submit(step), on_a_gpu(stage)
+    thread = drain(carrier)
+    stage.until(lambda: len(stage.ran("begin")) == 2)
+    if end == "cancelled":
+        stage.cancel(job)
+        thread.join(20)
+        with stage.database.write() as session:
+            controls.retry(session, session.get_one(Job, job), session.get_one(User, "usr_1"))
+    else:
+        stage.until(lambda: expired(stage))
+        thread.join(20)
+    for _ in range(2):
+        stage.hurry()
+        carrier.drain()
+    assert stage.job(job).state == JobState.SUCCEEDED
+    assert [row.outcome for row in stage.attempts()] == ["crashed", end, "crashed", "succeeded"]
+
+
 def test_what_runs_out_of_a_machines_own_memory_is_given_up_at_once(stage: Stage) -> None:
     job = stage.submit(scripted("starved", faults=starving(1)))
     stage.carrier().drain()
@@ -275,8 +318,14 @@ def test_a_worker_that_is_to_stop_gives_its_step_back_with_a_checkpoint(any_stag
     any_stage.check()
 
 
+def expired(stage: Stage) -> bool:
+    """As the reaper would, which passes over a job that is being written."""
+    with stage.database.write() as session:
+        return Reaper(lease_s=1).expire(session, session.scalars(select(Step)).one()) is not None
+
+
 def taken_over(stage: Stage) -> bool:
-    """As the reaper would, and another worker's claim after it. The reaper passes over a job that is being written."""
+    """As the reaper would, and another worker's claim after it."""
     with stage.database.write() as session:
         if Reaper(lease_s=1).expire(session, session.scalars(select(Step)).one()) is None:
             return False
@@ -485,16 +534,22 @@ def test_the_engine_is_given_no_secrets(stage: Stage, monkeypatch: pytest.Monkey
     assert note["device"] == "cpu"
 
 
-def test_of_this_services_settings_an_engine_is_given_only_what_is_of_cuda(
+def test_of_this_services_variables_an_engine_is_given_only_whether_it_records_graphs(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("FADRM_CUDA_GRAPHS", "FADRM_REDIS_URL", "FADRM_THREADS"):
+    for name in ("FADRM_CUDA_GRAPHS", "FADRM_CUDA_SECRET", "FADRM_REDIS_URL", "FADRM_THREADS"):
         monkeypatch.setenv(name, "0")
     stage.submit(scripted("curious"))
     stage.carrier().drain()
     (note,) = stage.ran()
     given = {name: value for name, value in note["environment"].items() if name.startswith("FADRM_")}
     assert given == {"FADRM_CUDA_GRAPHS": "0"}
+
+
+def test_an_engine_is_given_the_compiler_and_the_folder_that_triton_is_to_use() -> None:
+    wanted = {"CC": "/opt/bin/gcc-13", "TRITON_CACHE_DIR": "/var/cache/triton"}
+    given = environment({"FADRM_SECRET": "secret"} | wanted, device="cuda:0", threads=1)
+    assert given.items() >= wanted.items() and "FADRM_SECRET" not in given
 
 
 def test_an_engine_that_is_killed_is_missed_at_once(stage: Stage) -> None:

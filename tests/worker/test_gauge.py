@@ -73,6 +73,16 @@ def test_a_gpu_is_gone_when_it_was_there() -> None:
     assert not fleeting([]).is_gone()  # a container without the driver's tool
 
 
+def test_one_answer_without_it_does_not_make_a_gpu_gone() -> None:
+    gpu = Device(id="cuda:3", name="H200", uuid="GPU-1", free_bytes=30 * GIB, total_bytes=40 * GIB)
+    answers: list[list[Device]] = [[gpu], [], [gpu], [], []]  # the tool was too slow once, then it told of none twice
+    seen = fleeting([])
+    seen.gpus = lambda: answers.pop(0)
+    assert seen.room(None) == Room(16 * GIB, 30 * GIB - CONTEXT_BYTES)
+    assert seen.room(None) == Room(16 * GIB, 30 * GIB - CONTEXT_BYTES) and len(answers) == 2
+    assert seen.is_gone()
+
+
 def test_the_last_minutes_are_kept_as_shares() -> None:
     seen = gauge("3")
     for _ in range(200):
