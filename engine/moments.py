@@ -48,13 +48,18 @@ class _ChannelMoments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         features, mean = ctx.saved_tensors
-        height, by_var = (grad * mean.numel() / features.numel() for grad in grads)
-        slope = 2 * by_var
-        if features.device.type == "cpu" or len(mean) == 1:
-            given = zip(features.chunk(len(mean)), mean, slope, height, strict=True)
-            parts = [straight(*one) for one in given]
-            return parts[0] if len(parts) == 1 else torch.cat(parts), None
-        return lines_at_once(features, slope, height - slope * mean), None
+        return gradient_of_moments(features, mean, *grads), None
+
+
+def gradient_of_moments(features: Tensor, mean: Tensor, by_mean: Tensor, by_var: Tensor) -> Tensor:
+    """The gradient by (N, C, H, W) features of which mean and variance, (G, C), have these: in the type of the features."""
+    height, by_var = (grad * mean.numel() / features.numel() for grad in (by_mean, by_var))
+    slope = 2 * by_var
+    if features.device.type == "cpu" or len(mean) == 1:
+        given = zip(features.chunk(len(mean)), mean, slope, height, strict=True)
+        parts = [straight(*one) for one in given]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    return lines_at_once(features, slope, height - slope * mean)
 
 
 def _is_dense(features: Tensor) -> bool:

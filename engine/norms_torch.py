@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from engine.moments import channel_moments, lines_at_once, straight
+from engine.moments import channel_moments, gradient_of_moments, straight
 
 if TYPE_CHECKING:
     from engine.passes import Line, Told
@@ -50,6 +50,4 @@ def backward(
             torch.ops.aten.hardtanh_backward(by_z, value, 0, line.ceiling, grad_input=through)
     torch.mul(through, line.scale[:, None, None], out=to_y)
     if told is not None:
-        rows = y.numel() // told.by_var.numel()
-        slope = told.by_var * (2 / rows)
-        to_y.add_(lines_at_once(y, slope, told.by_mean / rows - slope * told.moments[0]))
+        to_y.add_(gradient_of_moments(y, told.moments[0], told.by_mean, told.by_var))

@@ -19,8 +19,8 @@ from engine.moments import channel_moments
 
 # How far a GPU's passes may be from torch's in fp32, on the same numbers: the norm of the difference over the norm.
 HELD_TO = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 2e-2}
-# (N, C, H, W), blocks, ceiling, and whether something is added: what a kernel is compiled for differs in each. Tiles that are not
-# full in both ways; rows in whole vectors, as networks have them; more tiles than are brought together at once.
+# (N, C, H, W), blocks, ceiling, and whether something is added: what a kernel is compiled for differs in each. Tiles that
+# are not full in both ways; rows in whole vectors, as networks have them; more tiles than are brought together at once.
 HELD_KINDS = (
     ((6, 72, 11, 13), 3, 0.0, False),
     ((6, 72, 11, 13), 3, math.inf, True),

@@ -130,7 +130,7 @@ class _Lessons:
         chosen = torch.isin(self.data.test_labels, self.classes).nonzero()[:, 0]
         place = torch.full((self.data.num_classes,), -1).scatter_(0, self.classes, torch.arange(self.seen))
         top1 = top1_pct(
-            _Restricted(self.student.model, self.classes.to(self.device)),
+            _Restricted(self.student.model, self.loss.classes),
             self.data.test,
             place[self.data.test_labels],
             statistics=self.data.statistics,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ from tests.engine.test_method_jobs import METHODS, spec_of
 from tests.pretended_gpu import CUDA, Gpu, pretended_gpu
 
 PREPARE, TEACH = StepKind.PREPARE, StepKind.TEACH
+Made = TypeVar("Made")
 CLASSES, SIDE, COUNT = 4, 16, 24
 
 
@@ -48,6 +50,15 @@ def test_every_method_from_real_images_to_the_download(method: Method, gpu: Gpu,
         step = job.step(StepKind.RECOVER)
         out, attempts = interrupted(step, job.store, every=2, device=CUDA)
         assert attempts > 2 and contents(out) == contents(job.store.step(step.key))
+
+
+def told_and_replayed(monkeypatch: pytest.MonkeyPatch, made: Callable[[int], Made]) -> tuple[Made, Made]:
+    """What is made where steps are told one by one, and where they are replayed. made: is told which it is, 0 or 1."""
+    found = []
+    for way in (0, 1):
+        monkeypatch.setenv(SWITCH, str(way))
+        found.append(made(way))
+    return found[0], found[1]
 
 
 def recovery(device: torch.device, precision: Precision, *, blocks: int = 1, teachers: int = 1) -> Recovery:
@@ -93,11 +104,8 @@ def test_an_iteration_of_recovery_waits_for_nothing(gpu: Gpu, precision: Precisi
 def test_replayed_iterations_come_to_the_same_bytes(
     gpu: Gpu, monkeypatch: pytest.MonkeyPatch, precision: Precision, blocks: int
 ) -> None:
-    images = []
-    for switch in ("0", "1"):
-        monkeypatch.setenv(SWITCH, switch)
-        images.append(images_of(recovery(CUDA, precision, blocks=blocks, teachers=2)))
-    assert torch.equal(*images)
+    made = told_and_replayed(monkeypatch, lambda _: images_of(recovery(CUDA, precision, blocks=blocks, teachers=2)))
+    assert torch.equal(*made)
     assert gpu.launches["graph"] == 14 - 4  # but for the first of each teacher and stage
 
 
@@ -144,17 +152,16 @@ def student(device: torch.device, precision: Precision, labels: str, epochs: int
     return one, losses
 
 
+def weights_of(one: Student) -> list[Tensor]:
+    return [value.cpu() for value in one.model.state_dict().values()]
+
+
 @pytest.mark.parametrize("labels", ["soft", "hard"])
 def test_students_that_are_replayed_come_to_the_same_bytes(
     gpu: Gpu, monkeypatch: pytest.MonkeyPatch, labels: str
 ) -> None:
-    weights, losses = [], []
-    for switch in ("0", "1"):
-        monkeypatch.setenv(SWITCH, switch)
-        trained, told = student(CUDA, "bf16", labels)
-        weights.append([value.cpu() for value in trained.model.state_dict().values()])
-        losses.append(told)
-    assert all(map(torch.equal, *weights)) and losses[0] == losses[1]
+    told, again = told_and_replayed(monkeypatch, lambda _: student(CUDA, "bf16", labels))
+    assert all(map(torch.equal, weights_of(told[0]), weights_of(again[0]))) and told[1] == again[1]
     assert gpu.launches["graph"] == 4 * 5 - 2  # batches of five and of four; each as it stands once
 
 
@@ -183,10 +190,7 @@ def test_teachers_that_are_replayed_come_to_the_same_bytes(
     gpu: Gpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, optimizer: str, cutmix: bool
 ) -> None:
     store, step = _teaching(tmp_path, optimizer=optimizer, cutmix=cutmix)
-    left = []
-    for number, switch in enumerate(("0", "1")):
-        monkeypatch.setenv(SWITCH, switch)
-        left.append(contents(attempt(step, store, number, device=CUDA)))
+    left = told_and_replayed(monkeypatch, lambda way: contents(attempt(step, store, way, device=CUDA)))
     assert left[0] == left[1]
     assert gpu.launches["graph"] == 2 * 3 - 2  # of three batches an epoch the last is smaller; each once as it stands
 

@@ -17,7 +17,7 @@ from engine.plan import StepKind
 from engine.precision import Precision
 from tests.engine.jobs import SPEC, carried_out, contents, interrupted
 from tests.engine.norms import Apart, distance, maps, norm, outcome
-from tests.engine.test_on_a_gpu import images_of, recovery, student
+from tests.engine.test_on_a_gpu import images_of, recovery, student, told_and_replayed, weights_of
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda:0")
@@ -46,11 +46,8 @@ def test_triton_gives_what_torch_gives(dtype: torch.dtype) -> None:
 def test_replayed_iterations_come_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, precision: Precision, blocks: int
 ) -> None:
-    images = []
-    for switch in ("0", "1"):
-        monkeypatch.setenv(SWITCH, switch)
-        images.append(images_of(recovery(GPU, precision, blocks=blocks, teachers=2)))
-    assert torch.equal(*images)
+    made = told_and_replayed(monkeypatch, lambda _: images_of(recovery(GPU, precision, blocks=blocks, teachers=2)))
+    assert torch.equal(*made)
     assert not Replays.failed and not caplog.records
 
 
@@ -58,11 +55,7 @@ def test_replayed_iterations_come_to_the_same_bytes(
 def test_students_that_are_replayed_come_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, labels: str
 ) -> None:
-    weights = []
-    for switch in ("0", "1"):
-        monkeypatch.setenv(SWITCH, switch)
-        trained, _ = student(GPU, "bf16", labels)
-        weights.append([value.cpu() for value in trained.model.state_dict().values()])
+    weights = told_and_replayed(monkeypatch, lambda _: weights_of(student(GPU, "bf16", labels)[0]))
     assert all(map(torch.equal, *weights))
     assert not Replays.failed and not caplog.records
 
